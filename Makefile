@@ -1,0 +1,34 @@
+# Each target works on a fresh machine: it makes the environment first where there is none.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.armd-ready
+
+.PHONY: setup quickstart check test help
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make quickstart   the whole system on two CPU processes; CLEAN=1 starts anew instead of resuming"
+	@echo "make test         the test suite"
+	@echo "make check        style, types, import rules"
+	@echo "make setup        the environment in $(VENV); the others do it too"
+
+setup: $(READY)
+
+# constraints.txt names the exact versions that the suite runs on.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+quickstart: $(READY)
+	$(BIN)/armd quickstart $(if $(CLEAN),--clean)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/pytest tests/house
+
+test: $(READY)
+	$(BIN)/pytest

@@ -1,0 +1,52 @@
+"""Tensors of a checkpoint, through torch.distributed.checkpoint: written by every process, read in any layout.
+
+Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, all fp32. A tensor says which part of the whole it
+is (DTensor), so another number of processes, or a single one, reads the same checkpoint.
+"""
+
+import warnings
+from pathlib import Path
+
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+
+from armd_dist.checkpoint.folder import STATE_DIR, resolve_checkpoint
+from armd_dist.config import Run, load_run
+from armd_dist.errors import CheckpointError
+from armd_dist.model.armd import ARMD
+from armd_dist.model.layers import PlainLayers
+
+
+def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
+    """Writes this process' parts. Collective."""
+    save(tensors, checkpoint_id=folder / STATE_DIR)
+
+
+def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
+    """Fills the given parts in place. Collective. Raises CheckpointError where the checkpoint is of another model."""
+    _load(folder, into, alone=False)
+
+
+def load_model(path: Path) -> tuple[ARMD, Run, Path]:
+    """The model of a checkpoint (or of a run's newest one) on this process alone, in fp32, ready to evaluate.
+
+    Returns (model, the run's settings, the checkpoint folder). Raises CheckpointError.
+    """
+    checkpoint = resolve_checkpoint(path)
+    run = load_run(checkpoint / "run.yaml")
+    model = ARMD(run.model, PlainLayers())
+    weights = {f"weight/{name}": parameter.data for name, parameter in model.named_parameters()}
+    _load(checkpoint, weights, alone=True)
+    return model.eval().requires_grad_(False), run, checkpoint
+
+
+def _load(folder: Path, into: dict[str, Tensor], alone: bool) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*assuming the intent is to .* in a single process.*")
+            load(into, checkpoint_id=folder / STATE_DIR, no_dist=alone)
+    except (CheckpointException, RuntimeError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{folder}: cannot be loaded into this model ({reason})") from error

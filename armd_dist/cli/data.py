@@ -1,0 +1,128 @@
+"""`armd data`: text to shards, and a look at what lies there."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from data_pipeline.inspect_dataset import Inspection
+
+app = typer.Typer(no_args_is_help=True, help="Build, inspect and verify token datasets.")
+
+BAR_WIDTH = 40
+
+ErrorMode = Literal["strict", "replace"]
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the --out of a build: both its splits.")]
+
+
+@app.command()
+def build(
+    input: Annotated[list[str], typer.Option(help="A .txt or .jsonl file, a quoted glob, or python-docs; repeatable.")],
+    tokenizer: Annotated[Path, typer.Option(help="Model file from `armd tokenizer train`.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; holds train/ and held_out/.")],
+    workers: Annotated[int, typer.Option(min=1, help="Tokenizing processes; the result is the same for any.")] = 1,
+    held_out: Annotated[float, typer.Option(help="Share of documents kept from training, by hash of the text.")] = 0.0,
+    errors: Annotated[ErrorMode, typer.Option(help="Text that is not UTF-8: refuse it, or replace bytes.")] = "strict",
+    shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens after which a shard is closed.")] = 1 << 26,
+    seed: Annotated[int, typer.Option(help="Chooses which documents are held out.")] = 0,
+) -> None:
+    """Tokenize text into shards for training.
+
+    Example: armd data build --input 'texts/**/*.txt' --tokenizer tokenizer.model --out data/books --workers 8
+    """
+    import time
+
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from data_pipeline import write_shards
+
+    start = time.monotonic()
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as display:
+        task = display.add_task("reading")
+
+        def show(so_far: write_shards.Progress) -> None:
+            rate = so_far.tokens / max(time.monotonic() - start, 1e-9)
+            text = f"{so_far.documents:,} documents  {so_far.tokens / 1e6:,.2f} M tokens  {rate / 1e3:,.0f} k tokens/s"
+            display.update(task, description=text)
+
+        summary = write_shards.build_dataset(
+            input,
+            tokenizer,
+            out,
+            workers=workers,
+            held_out=held_out,
+            errors=errors,
+            shard_tokens=shard_tokens,
+            seed=seed,
+            progress=show,
+        )
+    typer.echo(f"{out} is already built from this text with these settings" if summary.reused else f"{out} written")
+    for name, manifest in summary.splits.items():
+        counts = f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, shards: {len(manifest.shards)}"
+        typer.echo(f"  {out / name}: {counts}")
+    if summary.empty_documents:
+        typer.echo(f"  skipped for lack of text: {summary.empty_documents:,} documents")
+
+
+@app.command()
+def inspect(
+    folder: Folder, samples: Annotated[int, typer.Option(min=0, help="Documents to show the start of.")] = 3
+) -> None:
+    """Show counts, document lengths and decoded samples of a dataset.
+
+    Example: armd data inspect data/books/train --samples 5
+    """
+    from data_pipeline.inspect_dataset import inspect_dataset
+    from data_pipeline.manifest import dataset_folders
+
+    for path in dataset_folders(folder).values():
+        _show(inspect_dataset(path, samples))
+
+
+@app.command()
+def verify(folder: Folder) -> None:
+    """Check every checksum, index and token of a dataset; exits with an error that lists what is wrong.
+
+    Example: armd data verify data/books
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from data_pipeline.errors import DataError
+    from data_pipeline.manifest import dataset_folders, load_manifest
+    from data_pipeline.verify import verify_dataset
+
+    for name, path in dataset_folders(folder).items():
+        shards = load_manifest(path).shards
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            task = progress.add_task(f"verifying {name}", total=len(shards))
+            problems = verify_dataset(path, lambda _, task=task: progress.advance(task))
+        if problems:
+            raise DataError("\n  ".join([f"{path}: {len(problems)} problem(s)", *problems]))
+        typer.echo(f"{path}: {len(shards)} shard(s) verified, no problem found")
+
+
+def _show(found: "Inspection") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console, manifest = Console(), found.manifest
+    console.print(f"[bold]{escape(str(found.folder))}[/bold]  {manifest.hash()[:12]}", highlight=False)
+    console.print(
+        f"{manifest.documents:,} documents, {manifest.tokens:,} {manifest.dtype} tokens, shards: {len(manifest.shards)}"
+    )
+    console.print(f"vocabulary {manifest.vocab_size:,}, tokenizer {manifest.tokenizer_sha256[:12]}", highlight=False)
+    console.print(
+        "document length in tokens, 0/10/50/90/100 %: " + " / ".join(f"{value:,}" for value in found.quantiles)
+    )
+    table = Table("tokens", "documents", "", box=None)
+    most = max(count for _, count in found.histogram)
+    for shortest, count in found.histogram:
+        table.add_row(f"{shortest:,} to {2 * shortest - 1:,}", f"{count:,}", "█" * -(-BAR_WIDTH * count // most))
+    console.print(table)
+    for number, text in found.samples:
+        console.print(f"[cyan]document {number:,}[/cyan]: {escape(repr(text))}", highlight=False)

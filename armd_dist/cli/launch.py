@@ -1,0 +1,129 @@
+"""`armd launch`: training as a job, on this machine or on a Slurm cluster."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from armd_dist.cli.arguments import CONFIG, OVERRIDES
+
+if TYPE_CHECKING:
+    import submitit
+
+    from armd_dist.config import Run
+    from launchers.config import ClusterConfig
+
+app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
+
+Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
+
+
+@app.command()
+def local(
+    path: Annotated[Path, CONFIG],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    processes: Annotated[int, typer.Option(min=1, help="Processes; each takes one GPU where there are any.")] = 1,
+    wait: Wait = False,
+) -> None:
+    """Train in several processes on this machine; returns at once.
+
+    Example: armd launch local configs/quickstart.yaml parallel.tensor=2 --processes 2 --wait
+    """
+    from armd_dist.config import load_run
+
+    run = load_run(path, overrides, world_size=processes)
+
+    from launchers.local import launch_local
+
+    _report(launch_local(run, processes), wait)
+
+
+@app.command()
+def slurm(
+    path: Annotated[Path, CONFIG],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    cluster: Annotated[Path | None, typer.Option(help="YAML file of defaults, see configs/cluster/.")] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    gpus_per_node: Annotated[int | None, typer.Option(help="One process for each GPU; 0: a CPU job.")] = None,
+    tasks_per_node: Annotated[int | None, typer.Option(help="Processes of each node of a CPU job.")] = None,
+    cpus_per_task: Annotated[int | None, typer.Option(help="CPU cores of each process.")] = None,
+    mem_gb: Annotated[float | None, typer.Option(help="Memory of each node.")] = None,
+    time: Annotated[str | None, typer.Option(help="Time limit, D-HH:MM:SS or HH:MM:SS; else one day.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account that is charged.")] = None,
+    qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
+    constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have.")] = None,
+    setup: Annotated[list[str] | None, typer.Option(help="Shell line before the processes start; repeatable.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
+    wait: Wait = False,
+) -> None:
+    """Submit training to Slurm; returns at once. Run it on a login node, in a folder that all nodes see.
+
+    Example: armd launch slurm configs/quickstart.yaml --nodes 2 --gpus-per-node 8 --time 2-00:00:00 --partition gpu
+
+    With defaults of your cluster: armd launch slurm configs/quickstart.yaml --cluster my_cluster.yaml --dry-run
+    """
+    # First of all, while the flags are the only names here.
+    given = {name: value for name, value in locals().items() if name not in NOT_CLUSTER and value not in (None, [])}
+
+    from launchers.config import load_job
+
+    run, asked = load_job(path, overrides or [], cluster, given)
+    if dry_run:
+        _show_script(run, asked)
+        return
+
+    from launchers.slurm import launch_slurm
+
+    _report(launch_slurm(run, asked), wait)
+
+
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
+
+
+def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
+    """The whole is a valid batch script, for sbatch --test-only: the settings stand in comments."""
+    from armd_dist.config import to_yaml
+    from launchers.slurm import sbatch_script
+
+    typer.echo(sbatch_script(run, cluster))
+    typer.echo(f"# {cluster.world_size} processes: {cluster.nodes} node(s) of {cluster.processes_per_node}")
+    typer.echo("# They would train this run:\n#")
+    for line in to_yaml(run).splitlines():
+        typer.echo(f"#   {line}")
+
+
+def _report(job: "submitit.Job[None]", wait: bool) -> None:
+    from launchers import watch
+
+    log = watch.log_file(job)
+    typer.echo(f"job {job.job_id}: {job.num_tasks} process(es)")
+    typer.echo(f"  logs    {log.parent}/{job.job_id}_RANK_log.err and .out")
+    typer.echo(f"  follow  tail -F {log}")
+    typer.echo(f"  cancel  {watch.cancel_command(job)}")
+    if wait:
+        _follow(job)
+
+
+def _follow(job: "submitit.Job[None]") -> None:
+    """Shows the log of the first process to the end. Exits with 1 where the job failed."""
+    from launchers import watch
+
+    def show(text: str) -> None:
+        typer.echo(text, nl=False, err=True)
+
+    try:
+        failures = watch.follow(job, show)
+    except KeyboardInterrupt:
+        typer.echo(watch.interrupt(job), err=True)
+        raise typer.Exit(130) from None
+    if not failures:
+        typer.echo(f"job {job.job_id} is done")
+        return
+    first = failures[0]
+    typer.echo(f"\njob {job.job_id} failed; the last lines of process {first.rank}, {first.stderr}:\n", err=True)
+    typer.echo(first.tail(), err=True)
+    typer.echo("", err=True)
+    for failure in failures:
+        typer.echo(f"error: process {failure.rank}: {failure.reason}", err=True)
+    raise typer.Exit(1)

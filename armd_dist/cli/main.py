@@ -1,0 +1,39 @@
+"""The command line. Each verb lives in a file of its own and imports what is heavy only when it runs."""
+
+import os
+import sys
+
+import typer
+
+from armd_dist.cli import config, data, evaluate, export, generate, quickstart, tokenizer, train
+from armd_dist.errors import ArmdError
+from data_pipeline.errors import DataError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train, evaluate, generate with and export Auto-Regressive Masked Diffusion language models.\n\n"
+    "The whole story in a few minutes: [bold]make quickstart[/bold]. Each command has --help with an example.",
+)
+app.command("quickstart")(quickstart.quickstart)
+app.add_typer(tokenizer.app, name="tokenizer")
+app.add_typer(data.app, name="data")
+app.command("config")(config.config)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("generate")(generate.generate)
+app.command("export")(export.export)
+
+
+def main() -> None:
+    """Runs a verb. An error that the user can mend is printed without a traceback, with exit code 2."""
+    try:
+        app()
+    except (ArmdError, DataError) as error:
+        # All processes of a job meet the same error; one voice is enough.
+        if os.environ.get("RANK", "0") == "0":
+            for line in str(error).splitlines():
+                print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+        sys.exit(2)

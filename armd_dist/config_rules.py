@@ -1,0 +1,125 @@
+"""Rules that tie several settings together; `config` adds them to what it finds wrong with single ones."""
+
+from typing import TYPE_CHECKING
+
+from armd_dist.errors import Problem
+
+if TYPE_CHECKING:
+    from armd_dist.config import Run
+
+
+def cross_problems(run: "Run", world_size: int | None = None) -> list[Problem]:
+    """Rules that tie several settings together."""
+    problems = _model_problems(run) + _orders_problems(run) + _schedule_problems(run)
+    return problems + (_world_problems(run, world_size) if world_size is not None else [])
+
+
+def _model_problems(run: "Run") -> list[Problem]:
+    model, tensor = run.model, run.parallel.tensor
+    problems = []
+    if model.hidden_size % model.num_attention_heads:
+        rule = f"does not divide model.hidden_size={model.hidden_size}"
+        problems.append(
+            Problem("model.num_attention_heads", model.num_attention_heads, rule, _use_divisors(model.hidden_size, 64))
+        )
+    elif model.head_dim % 2:
+        rule = f"gives heads of odd width {model.head_dim}, which rotary positions cannot pair"
+        problems.append(
+            Problem("model.num_attention_heads", model.num_attention_heads, rule, "make hidden_size / heads even")
+        )
+    if model.two_stream_layers > model.num_layers:  # type: ignore[operator]
+        rule = f"is more than model.num_layers={model.num_layers}"
+        problems.append(
+            Problem("model.two_stream_layers", model.two_stream_layers, rule, f"use 0 to {model.num_layers}")
+        )
+    for path, size in (
+        ("model.num_attention_heads", model.num_attention_heads),
+        ("model.ffn_hidden_size", model.ffn_hidden_size),
+        ("model.padded_vocab_size", model.padded_vocab_size),
+    ):
+        if size % tensor:  # type: ignore[operator]
+            problems.append(Problem("parallel.tensor", tensor, f"does not divide {path}={size}", _use_divisors(size)))  # type: ignore[arg-type]
+    if run.data.sequence_length > model.max_sequence_length:
+        rule = f"is longer than model.max_sequence_length={model.max_sequence_length}"
+        problems.append(
+            Problem("data.sequence_length", run.data.sequence_length, rule, "shorten it or raise the model's")
+        )
+    return problems
+
+
+def _orders_problems(run: "Run") -> list[Problem]:
+    orders, length = run.orders, run.data.sequence_length
+    problems = []
+    if orders.rho_max & (orders.rho_max - 1):
+        problems.append(
+            Problem("orders.rho_max", orders.rho_max, "is not a power of two", "rho doubles: use 2, 4, 8, 16, 32 ...")
+        )
+    if orders.rho_max > length:
+        problems.append(
+            Problem(
+                "orders.rho_max", orders.rho_max, f"is more than data.sequence_length={length}", "use fewer segments"
+            )
+        )
+    if max(orders.strided_streams) > length:
+        rule = f"has more streams than data.sequence_length={length}"
+        problems.append(Problem("orders.strided_streams", orders.strided_streams, rule, "use fewer streams"))
+    if orders.strided_from is not None and orders.strided_from < orders.left_to_right_steps:
+        rule = f"comes before the end of orders.left_to_right_steps={orders.left_to_right_steps}"
+        problems.append(Problem("orders.strided_from", orders.strided_from, rule, "let strided fine-tuning come last"))
+    return problems
+
+
+def _schedule_problems(run: "Run") -> list[Problem]:
+    training = run.training
+    problems = []
+    if training.warmup_steps > training.steps:
+        rule = f"is more than training.steps={training.steps}"
+        problems.append(Problem("training.warmup_steps", training.warmup_steps, rule, "warm up for fewer steps"))
+    if training.min_learning_rate > training.learning_rate:
+        rule = f"is above training.learning_rate={training.learning_rate}"
+        problems.append(Problem("training.min_learning_rate", training.min_learning_rate, rule, "lower it"))
+    if training.stop_at is not None and training.stop_at > training.steps:
+        rule = f"is more than training.steps={training.steps}"
+        problems.append(Problem("training.stop_at", training.stop_at, rule, "stop earlier, or leave it out"))
+    if training.global_batch_size % training.micro_batch_size:
+        rule = f"is not a multiple of training.micro_batch_size={training.micro_batch_size}"
+        problems.append(Problem("training.global_batch_size", training.global_batch_size, rule, "use a multiple of it"))
+    if training.precision == "bf16" and run.parallel.zero_stage == 0:
+        rule = "DeepSpeed keeps fp32 master weights for bf16 only from ZeRO stage 1 on"
+        problems.append(
+            Problem("parallel.zero_stage", 0, rule, "use parallel.zero_stage=1, or training.precision=fp32")
+        )
+    return problems
+
+
+def _world_problems(run: "Run", world_size: int) -> list[Problem]:
+    tensor, training = run.parallel.tensor, run.training
+    if world_size % tensor:
+        rule = f"does not divide the {world_size} processes of this job"
+        return [
+            Problem(
+                "parallel.tensor",
+                tensor,
+                rule,
+                f"start a multiple of {tensor} processes, or {_use_divisors(world_size)}",
+            )
+        ]
+    data_parallel = world_size // tensor
+    per_pass = data_parallel * training.micro_batch_size
+    if training.global_batch_size % per_pass:
+        rule = f"is not a multiple of micro_batch_size x data parallel = {per_pass}"
+        return [
+            Problem(
+                "training.global_batch_size",
+                training.global_batch_size,
+                rule,
+                f"use a multiple of {per_pass}, or a smaller micro-batch",
+            )
+        ]
+    return []
+
+
+def _use_divisors(size: int, largest: int | None = None) -> str:
+    divisors = [d for d in range(1, min(size, largest or size) + 1) if size % d == 0]
+    shown = divisors if len(divisors) <= 12 else divisors[:12]
+    return "use " + (", ".join(map(str, shown[:-1])) + f" or {shown[-1]}" if len(shown) > 1 else "1")

@@ -1,0 +1,53 @@
+"""Errors that a user can mend. The command line prints them without a traceback and exits with code 2."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class ArmdError(Exception):
+    """Base of every error that is the user's to mend."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a setting: where it stands, what it says, the rule it breaks, what would be right."""
+
+    path: str
+    value: object
+    rule: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.path}={self.value}: {self.rule}; {self.remedy}"
+
+
+class ConfigError(ArmdError):
+    """All problems of a configuration at once."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class RunFolderError(ArmdError):
+    """A run folder that cannot be used as asked; the message says what would work."""
+
+
+class CheckpointError(ArmdError):
+    """A checkpoint that is missing, incomplete, damaged or of another model."""
+
+
+class TrainingError(ArmdError):
+    """Training that cannot go on."""
+
+
+class ExportError(ArmdError):
+    """An export that cannot be written or does not equal its checkpoint."""
+
+
+class EvaluationError(ArmdError):
+    """An evaluation that cannot be done as asked."""
+
+
+class GenerationError(ArmdError):
+    """A request for text that the model cannot answer."""

@@ -1,0 +1,64 @@
+"""Configuration of an exported ARMD model."""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+
+class ArmdConfig(PretrainedConfig):
+    """The settings of the network, under the names that training uses."""
+
+    model_type = "armd"
+
+    def __init__(
+        self,
+        vocab_size: int = 32_000,
+        max_sequence_length: int = 1024,
+        hidden_size: int = 768,
+        num_layers: int = 12,
+        num_attention_heads: int = 12,
+        ffn_hidden_size: int = 3072,
+        two_stream_layers: int = 6,
+        query_context: str = "neighbours",
+        tie_embeddings: bool = True,
+        rope_theta: float = 10_000.0,
+        norm_eps: float = 1e-5,
+        init_std: float = 0.02,
+        pad_vocab_to: int = 1,
+        trained: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.max_sequence_length = max_sequence_length
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.num_attention_heads = num_attention_heads
+        self.ffn_hidden_size = ffn_hidden_size
+        self.two_stream_layers = two_stream_layers
+        self.query_context = query_context
+        self.tie_embeddings = tie_embeddings
+        self.rope_theta = rope_theta
+        self.norm_eps = norm_eps
+        self.init_std = init_std
+        self.pad_vocab_to = pad_vocab_to
+        self.trained = trained or {}
+        # The network ties its own weights; transformers must not do it a second time. No cache of its is used either.
+        super().__init__(**{**kwargs, "tie_word_embeddings": False, "use_cache": False})
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """The name under which transformers' own tools look for num_layers."""
+        return self.num_layers
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """The name under which transformers' own tools look for the longest input, BOS included."""
+        return self.max_sequence_length + 1
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def padded_vocab_size(self) -> int:
+        return self.vocab_size

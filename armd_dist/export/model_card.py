@@ -1,0 +1,57 @@
+"""The README of an export: what the model is and how it was trained."""
+
+from armd_dist.config import Run, to_yaml
+from armd_dist.export.huggingface.configuration_armd import ArmdConfig
+
+CARD = """---
+library_name: transformers
+tags: [armd, masked-diffusion, text-generation]
+---
+
+# {name}
+
+An Auto-Regressive Masked Diffusion language model (arXiv 2601.16971), trained with armd-dist.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("PATH", trust_remote_code=True)
+model = AutoModelForCausalLM.from_pretrained("PATH", trust_remote_code=True)
+inputs = tokenizer("Once upon", return_tensors="pt").input_ids
+tokens = model.generate(inputs, streams=4, max_new_tokens=64, do_sample=True)  # 4 strided streams, with a KV cache
+print(tokenizer.decode(tokens[0], skip_special_tokens=True))
+```
+
+Plain calls behave as any causal LM (input begins with BOS, logits predict the next token); `block=` gives any order.
+
+| | |
+|---|---|
+| steps | {step:,} |
+| tokens seen | {tokens:,} |
+| dataset manifest | `{manifest}` |
+| vocabulary | {vocab:,} |
+
+## Settings of the run
+
+```yaml
+{settings}```
+"""
+
+
+def model_card(run: Run, config: ArmdConfig) -> str:
+    """Markdown with the run's settings, without the paths of the machine that it ran on."""
+    kept = run.model_copy(
+        update={
+            "run": run.run.model_copy(update={"dir": "RUN"}),
+            "data": run.data.model_copy(update={"path": "DATA"}),
+        }
+    )
+    trained = config.trained
+    return CARD.format(
+        name=f"ARMD, {config.num_layers} layers of width {config.hidden_size}",
+        step=trained["step"],
+        tokens=trained["tokens"],
+        manifest=trained["data_manifest_sha256"],
+        vocab=config.vocab_size,
+        settings=to_yaml(kept),
+    )

@@ -1,0 +1,92 @@
+"""The layers that the model asks for, and their plain PyTorch form.
+
+The model names full sizes and gets modules from tensor to tensor; what a process really holds of them is the business
+of whoever implements the protocol. `parallel/` implements it on Megatron-core with the same parameter names.
+"""
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
+
+
+@runtime_checkable
+class Layers(Protocol):
+    """Makes layers. Inputs and outputs named "split" hold only this process' share of the features."""
+
+    def column(self, in_size: int, out_size: int) -> nn.Module:
+        """Linear without bias, output features split."""
+        ...
+
+    def row(self, in_size: int, out_size: int) -> nn.Module:
+        """Linear without bias, input features split, output whole."""
+        ...
+
+    def whole(self, in_size: int, out_size: int) -> nn.Module:
+        """Linear without bias that every process holds entirely."""
+        ...
+
+    def norm(self, size: int, eps: float) -> nn.Module:
+        """RMS norm over the last dimension."""
+        ...
+
+    def token_embedding(self, rows: int, size: int) -> nn.Module:
+        """Embedding split by rows of the vocabulary; has `.weight`, whose rows also serve as an output head."""
+        ...
+
+    def position_embedding(self, rows: int, size: int) -> nn.Module:
+        """Embedding that every process holds entirely."""
+        ...
+
+    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+        """Products with an embedding's rows, split by vocabulary; rows from `vocab_size` on are padding: -inf."""
+        ...
+
+    def token_nll(self, logits: Logits, targets: Ids) -> Scores:
+        """-log softmax(logits)[target] in fp32. targets: [batch, rows]; returns [rows, batch]."""
+        ...
+
+
+class RMSNorm(nn.Module):
+    def __init__(self, size: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return F.rms_norm(hidden, (hidden.shape[-1],), self.weight, self.eps)
+
+
+class PlainLayers:
+    """One process holds everything. For generation, evaluation, export and as the reference in tests."""
+
+    def column(self, in_size: int, out_size: int) -> nn.Module:
+        return nn.Linear(in_size, out_size, bias=False)
+
+    row = column
+    whole = column
+
+    def norm(self, size: int, eps: float) -> nn.Module:
+        return RMSNorm(size, eps)
+
+    def token_embedding(self, rows: int, size: int) -> nn.Module:
+        return nn.Embedding(rows, size)
+
+    position_embedding = token_embedding
+
+    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+        return mask_padding(F.linear(hidden, weight), first_row=0, vocab_size=vocab_size)
+
+    def token_nll(self, logits: Logits, targets: Ids) -> Scores:
+        # At least fp32, and float64 where the exactness tests ask for it.
+        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(wide.movedim(-1, 1), targets.t(), reduction="none")
+
+
+def mask_padding(logits: Logits, first_row: int, vocab_size: int) -> Logits:
+    """Makes padded vocabulary rows impossible. `first_row`: vocabulary row of the first logit here."""
+    row = torch.arange(first_row, first_row + logits.shape[-1], device=logits.device)
+    return logits.masked_fill(row >= vocab_size, float("-inf")) if first_row + logits.shape[-1] > vocab_size else logits

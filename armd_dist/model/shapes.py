@@ -1,0 +1,17 @@
+"""Tensor shapes by name, checked when the test suite runs.
+
+seq: rows of a stream; batch: sequences; hidden: model width; heads: attention heads of this process; head_dim: their
+width; vocab: rows of the embedding held by this process. Exported models carry these names as plain tensors.
+"""
+
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Ids = Int[Tensor, "batch rows"]  # token ids, positions or blocks, batch first
+Hidden = Float[Tensor, "rows batch hidden"]  # sequence first inside the network, as in Megatron
+HeadRows = Float[Tensor, "batch heads rows head_dim"]
+Angles = Float[Tensor, "rows batch half_head_dim"]
+Logits = Float[Tensor, "rows batch vocab"]
+Scores = Float[Tensor, "rows batch"]  # one number per predicted token
+Visible = Bool[Tensor, "batch rows keys"]
+Weight = Float[Tensor, "out in"]

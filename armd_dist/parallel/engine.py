@@ -1,0 +1,102 @@
+"""One optimizer step over all processes. One process and 512 look the same from outside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch import Tensor
+
+from armd_dist.config import Run
+from armd_dist.model.armd import ARMD
+from armd_dist.model.layout import Layout
+from armd_dist.objectives.likelihood import likelihood_loss
+from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize
+from armd_dist.parallel.topology import Topology
+from armd_dist.parallel.zero import PARTS, make_deepspeed, read_state, write_state
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass of one process works on. targets: [batch, rows] in the layout's storage order."""
+
+    layout: Layout
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """loss: mean over the global batch, nats per token; grad_norm: of the whole model, before clipping."""
+
+    loss: float
+    grad_norm: float
+
+
+class Engine:
+    """The model with its optimizer on this process: accumulation, ZeRO, clipping and precision live in here."""
+
+    def __init__(self, run: Run, topology: Topology) -> None:
+        self.run = run
+        self.topology = topology
+        self.layers = MegatronLayers()
+        model = ARMD(run.model, self.layers)
+        initialize(model, run.model, run.training.seed)
+        self.zero = make_deepspeed(model.to(topology.device), run)
+        self.model: ARMD = self.zero.module
+
+    def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
+        """One optimizer step on this process' part of the global batch."""
+        total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
+        for micro_batch in micro_batches:
+            layout = micro_batch.layout.to(self.topology.device)
+            targets = micro_batch.targets.to(self.topology.device)
+            loss = likelihood_loss(self.model, layout, targets) / len(micro_batches)
+            loss.backward()
+            total += loss.detach()
+        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
+
+    def _update(self, learning_rate: float) -> float:
+        """Reduces, clips and applies the accumulated gradient; returns its norm before clipping."""
+        for group in self.zero.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.zero.set_gradient_accumulation_boundary(True)
+        self.zero.allreduce_gradients()
+        if self.run.parallel.zero_stage:
+            self.zero.step()
+            return float(self.zero.get_global_grad_norm())
+        norm = gradient_norm(self.model)
+        scale = (self.run.training.clip_grad / (norm + 1e-6)).clamp(max=1.0)
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(scale)
+        self.zero.step()
+        return norm.item()
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights and Adam moments in fp32 by global name, as parts of whole tensors. Collective."""
+        return {
+            f"{part}/{name}": as_global(value, parameter)
+            for name, parameter, values in read_state(self.zero)
+            for part, value in values.items()
+        }
+
+    def empty_state(self) -> dict[str, Tensor]:
+        """Tensors of the shapes of `state`, to be filled by a checkpoint's reader."""
+        return {
+            f"{part}/{name}": as_global(torch.zeros(parameter.shape), parameter)
+            for name, parameter in self.model.named_parameters()
+            for part in PARTS
+        }
+
+    def load_state(self, step: int, state: dict[str, Tensor]) -> None:
+        """Continues from `state`, which `step` optimizer steps made."""
+        local = {key: value.to_local() for key, value in state.items()}  # type: ignore[attr-defined]
+        names = [name for name, _ in self.model.named_parameters()]
+        write_state(self.zero, step, {name: {part: local[f"{part}/{name}"] for part in PARTS} for name in names})
+
+    def num_parameters(self) -> int:
+        """Parameters of the whole model."""
+        return sum(torch.Size(full_shape(parameter)).numel() for parameter in self.model.parameters())

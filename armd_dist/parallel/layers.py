@@ -1,0 +1,93 @@
+"""The model's layers on Megatron-core: split over the tensor-parallel group, same parameter names as the plain ones."""
+
+import torch
+import torch.nn.functional as F
+from megatron.core import ModelParallelConfig, parallel_state
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    vocab_parallel_cross_entropy,
+)
+from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
+from torch import Tensor, nn
+
+from armd_dist.model.layers import RMSNorm, mask_padding
+from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
+
+
+class Column(ColumnParallelLinear):
+    def forward(self, input_: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(input_)[0]
+
+
+class Row(RowParallelLinear):
+    def forward(self, input_: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(input_)[0]
+
+
+class MegatronLayers:
+    """Implements `armd_dist.model.layers.Layers`. Weights come uninitialised: `sharding.initialize` fills them."""
+
+    def __init__(self) -> None:
+        self.config = ModelParallelConfig(
+            tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
+            use_cpu_initialization=not torch.cuda.is_available(),
+            perform_initialization=False,
+            gradient_accumulation_fusion=False,  # needs apex
+        )
+
+    def column(self, in_size: int, out_size: int) -> nn.Module:
+        layer = Column(
+            in_size,
+            out_size,
+            config=self.config,
+            init_method=_keep,
+            bias=False,
+            gather_output=False,
+            skip_bias_add=False,
+        )
+        return _marked(layer, split_dim=0)
+
+    def row(self, in_size: int, out_size: int) -> nn.Module:
+        layer = Row(
+            in_size,
+            out_size,
+            config=self.config,
+            init_method=_keep,
+            bias=False,
+            input_is_parallel=True,
+            skip_bias_add=False,
+        )
+        return _marked(layer, split_dim=1)
+
+    def whole(self, in_size: int, out_size: int) -> nn.Module:
+        return nn.Linear(in_size, out_size, bias=False)
+
+    def norm(self, size: int, eps: float) -> nn.Module:
+        return RMSNorm(size, eps)
+
+    def token_embedding(self, rows: int, size: int) -> nn.Module:
+        return _marked(VocabParallelEmbedding(rows, size, init_method=_keep, config=self.config), split_dim=0)
+
+    def position_embedding(self, rows: int, size: int) -> nn.Module:
+        return nn.Embedding(rows, size)
+
+    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+        first_row = parallel_state.get_tensor_model_parallel_rank() * weight.shape[0]
+        logits = F.linear(copy_to_tensor_model_parallel_region(hidden), weight)
+        return mask_padding(logits, first_row, vocab_size)
+
+    def token_nll(self, logits: Logits, targets: Ids) -> Scores:
+        return vocab_parallel_cross_entropy(logits.float(), targets.t().contiguous())
+
+
+def _keep(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _marked(layer: nn.Module, split_dim: int) -> nn.Module:
+    """Megatron sets these marks only where it initialises; gradient norms and checkpoints depend on them."""
+    set_tensor_model_parallel_attributes(layer.weight, True, split_dim, 1)
+    return layer

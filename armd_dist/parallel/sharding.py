@@ -1,0 +1,57 @@
+"""Which part of each parameter this process holds."""
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from armd_dist.model.config import ModelConfig
+from armd_dist.model.initialization import initial_value
+
+
+def split_dim(parameter: Tensor) -> int | None:
+    """The dimension that tensor parallelism splits, or None where every process holds the whole."""
+    return parameter.partition_dim if getattr(parameter, "tensor_model_parallel", False) else None  # type: ignore[attr-defined]
+
+
+def full_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The parameter's shape over all processes."""
+    shape, dim = list(parameter.shape), split_dim(parameter)
+    if dim is not None:
+        shape[dim] *= parallel_state.get_tensor_model_parallel_world_size()
+    return tuple(shape)
+
+
+def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
+    """Gives every process its part of the same initial model, whatever the layout."""
+    size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            value, dim = initial_value(name, full_shape(parameter), config, seed), split_dim(parameter)
+            parameter.copy_(value if dim is None else value.chunk(size, dim)[rank])
+
+
+def as_global(local: Tensor, parameter: Tensor) -> Tensor:
+    """A host tensor of this process' part, described as a part of the whole, for checkpoints that any layout loads."""
+    group = parallel_state.get_tensor_model_parallel_group()
+    assert isinstance(group, dist.ProcessGroup), "start() made it"
+    mesh = DeviceMesh.from_group(group, "cpu")
+    dim = split_dim(parameter)
+    return DTensor.from_local(local, mesh, [Replicate() if dim is None else Shard(dim)], run_check=False)
+
+
+def gradient_norm(model: nn.Module) -> Tensor:
+    """The norm of the whole model's gradient: split parts summed over the group, whole ones counted once."""
+    device = next(model.parameters()).device
+    split, whole = torch.zeros((), device=device), torch.zeros((), device=device)
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            square = parameter.grad.float().square().sum()
+            if split_dim(parameter) is None:
+                whole += square
+            else:
+                split += square
+    dist.all_reduce(split, group=parallel_state.get_tensor_model_parallel_group())
+    return (split + whole).sqrt()

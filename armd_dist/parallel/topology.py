@@ -1,0 +1,76 @@
+"""Starts the process groups and tells each process its place."""
+
+import os
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch._C._distributed_c10d import HashStore
+
+from armd_dist.parallel.config import ParallelConfig
+
+
+@dataclass(frozen=True)
+class Topology:
+    """This process' place: rank = data_rank x tensor_size + tensor_rank, so tensor-parallel ranks are neighbours."""
+
+    rank: int
+    world_size: int
+    tensor_rank: int
+    tensor_size: int
+    data_rank: int
+    data_size: int
+    device: torch.device
+
+    def __str__(self) -> str:
+        return f"{self.world_size} process(es): tensor {self.tensor_size} x data {self.data_size} on {self.device.type}"
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def environment_world_size() -> int:
+    """Processes of this job, from the environment that torchrun and Slurm launchers set; 1 where there is none."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start(config: ParallelConfig) -> Topology:
+    """Joins the job's process groups. Without a launcher's environment this is a job of one process."""
+    # Megatron overlaps its collectives with matrix products in one hardware queue; read when CUDA starts.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    _join(on_gpu, timedelta(minutes=config.timeout_minutes))
+    parallel_state.initialize_model_parallel(
+        tensor_model_parallel_size=config.tensor, distributed_timeout_minutes=max(1, round(config.timeout_minutes))
+    )
+    return Topology(
+        rank=dist.get_rank(),
+        world_size=dist.get_world_size(),
+        tensor_rank=parallel_state.get_tensor_model_parallel_rank(),
+        tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
+        data_rank=parallel_state.get_data_parallel_rank(),
+        data_size=parallel_state.get_data_parallel_world_size(),
+        device=device,
+    )
+
+
+def _join(on_gpu: bool, timeout: timedelta) -> None:
+    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, timeout=timeout)
+        return
+    # DeepSpeed reads these even when the group already exists.
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
+
+
+def stop() -> None:
+    """Leaves the process groups."""
+    parallel_state.destroy_model_parallel()
+    dist.destroy_process_group()

@@ -1,0 +1,135 @@
+"""DeepSpeed ZeRO under the model: its settings, and its state read and written parameter by parameter."""
+
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from megatron.core import parallel_state
+from torch import Tensor, nn
+
+from armd_dist.config import Run
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at DeepSpeed's import
+
+import deepspeed
+from deepspeed.utils import (
+    logger,
+    safe_get_full_fp32_param,
+    safe_get_full_optimizer_state,
+    safe_set_full_fp32_param,
+    safe_set_full_optimizer_state,
+)
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+PARTS = ("weight", *MOMENTS)
+
+
+class MegatronGroups:
+    """Tells DeepSpeed which processes Megatron put where: ZeRO shards over data parallelism alone."""
+
+    get_data_parallel_group = staticmethod(parallel_state.get_data_parallel_group)
+    get_data_parallel_rank = staticmethod(parallel_state.get_data_parallel_rank)
+    get_data_parallel_world_size = staticmethod(parallel_state.get_data_parallel_world_size)
+    get_model_parallel_group = staticmethod(parallel_state.get_model_parallel_group)
+    get_model_parallel_rank = staticmethod(parallel_state.get_tensor_model_parallel_rank)
+    get_model_parallel_world_size = staticmethod(parallel_state.get_tensor_model_parallel_world_size)
+    get_tensor_model_parallel_group = staticmethod(parallel_state.get_tensor_model_parallel_group)
+    get_tensor_model_parallel_rank = staticmethod(parallel_state.get_tensor_model_parallel_rank)
+    get_tensor_model_parallel_world_size = staticmethod(parallel_state.get_tensor_model_parallel_world_size)
+
+
+def make_deepspeed(model: nn.Module, run: Run) -> Any:
+    """The DeepSpeed engine around `model`, with AdamW as the run sets it."""
+    logger.setLevel(logging.WARNING)
+    if not torch.cuda.is_available():
+        # Otherwise DeepSpeed compiles a shared-memory kernel at start, which needs ninja and a compiler.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    training = run.training
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(model, training.weight_decay), lr=0.0, betas=training.betas, eps=training.adam_eps
+    )
+    engine, *_ = deepspeed.initialize(
+        model=model, optimizer=optimizer, config=_deepspeed_config(run), mpu=MegatronGroups()
+    )
+    _create_adam_state(engine)
+    return engine
+
+
+def _deepspeed_config(run: Run) -> dict[str, Any]:
+    per_rank = run.training.global_batch_size // parallel_state.get_data_parallel_world_size()
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": per_rank,
+        # The engine accumulates micro-batches itself and hands DeepSpeed one finished gradient a step.
+        "gradient_accumulation_steps": 1,
+        # Stage 0 neither tells its gradient norm nor clips by it under tensor parallelism; the engine does both there.
+        "gradient_clipping": run.training.clip_grad if run.parallel.zero_stage else 0.0,
+        "zero_optimization": {"stage": run.parallel.zero_stage, "overlap_comm": False},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 2**62,
+    }
+    if run.training.precision == "bf16":
+        config["bf16"] = {"enabled": True, "immediate_grad_update": True}
+        config["data_types"] = {"grad_accum_dtype": "fp32"}
+    return config
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay, norms do not."""
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+
+
+def read_state(engine: Any) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
+    """(name, parameter, {weight, exp_avg, exp_avg_sq}) in fp32 on the host, one parameter at a time.
+
+    Collective over data parallelism under ZeRO: every process must exhaust it.
+    """
+    for name, parameter in engine.module.named_parameters():
+        values: dict[str, Any]
+        if engine.zero_optimization():
+            values = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
+            values["weight"] = safe_get_full_fp32_param(parameter)
+        else:
+            values = {moment: engine.optimizer.state[parameter][moment] for moment in MOMENTS}
+            values["weight"] = parameter.detach()
+        yield name, parameter, {part: value.to("cpu", torch.float32, copy=True) for part, value in values.items()}
+
+
+def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> None:
+    """Puts the state of `read_state`, made by `step` optimizer steps, into the engine."""
+    for adam in _torch_optimizer(engine).state.values():
+        adam["step"].fill_(step)
+    with torch.no_grad():
+        for name, parameter in engine.module.named_parameters():
+            values = {part: value.to(parameter.device) for part, value in state[name].items()}
+            parameter.copy_(values["weight"])
+            if engine.zero_optimization():
+                safe_set_full_fp32_param(parameter, values["weight"])
+            for moment in MOMENTS:
+                if engine.zero_optimization():
+                    safe_set_full_optimizer_state(parameter, values[moment], moment)
+                else:
+                    engine.optimizer.state[parameter][moment].copy_(values[moment])
+
+
+def _create_adam_state(engine: Any) -> None:
+    """Creates Adam's state before the first step, as torch would at it.
+
+    DeepSpeed links its fragments to that state after the first step of the *first* parameter group; the state of the
+    other groups, not yet created then, would stay out of reach for checkpoints.
+    """
+    optimizer = _torch_optimizer(engine)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            moments = {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+            optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+    if engine.zero_optimization():
+        engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
+    return engine.optimizer.optimizer if engine.zero_optimization() else engine.optimizer

@@ -1,0 +1,135 @@
+"""The whole system in a few minutes on two CPU processes, told as the commands that a user would type."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from armd_dist.checkpoint.folder import step_folder
+from armd_dist.config import Run, load_run
+from armd_dist.errors import RunFolderError
+from armd_dist.quickstart.baselines import write_baselines
+from armd_dist.quickstart.report import Story, write_report
+
+TENSOR_PARALLEL_SHARE = 0.1  # of all steps: enough to see it, and the slower layout on two CPU cores
+PROMPT = "Return the "
+console = Console(highlight=False)
+
+
+def tell(config: Path, clean: bool) -> None:
+    """Runs the story, or goes on where it stopped. `clean` starts anew. Raises ArmdError, or CalledProcessError."""
+    run = load_run(config)
+    folder, data = Path(run.run.dir), Path(run.data.path).parent
+    if clean:
+        _remove(folder, data)
+    began = time.perf_counter()
+    _data(data, run)
+    _train(config, run)
+    samples = _look(folder, data, run)
+    write_baselines(run, data, folder / "evaluation" / "baselines.json")
+    report = write_report(Story.read(run, samples), folder / "report.html")
+    _show(folder, Story.read(run, samples), report, time.perf_counter() - began)
+
+
+def _data(data: Path, run: Run) -> None:
+    tokenizer = data.parent / "tokenizer.model"
+    _chapter("Text to tokens: the documentation inside the Python installation")
+    _armd("tokenizer", "train", "--input", "python-docs", "--out", tokenizer, "--vocab-size", run.model.vocab_size)
+    _armd("data", "build", "--input", "python-docs", "--tokenizer", tokenizer, "--out", data, "--held-out", 0.03)
+
+
+def _train(config: Path, run: Run) -> None:
+    first = round(run.training.steps * TENSOR_PARALLEL_SHARE)
+    _chapter("Training on two processes, each with half of every weight matrix (tensor parallel 2)")
+    if not step_folder(Path(run.run.dir), run.training.steps).exists():
+        _torchrun(config, "parallel.tensor=2", f"training.stop_at={first}")
+    _chapter("The same run, continued with another layout: data parallel 2, optimizer state sharded (ZeRO 1)")
+    _torchrun(config, "parallel.tensor=1", "parallel.zero_stage=1")
+
+
+def _look(folder: Path, data: Path, run: Run) -> dict[int, str]:
+    _chapter("Held-out perplexity, one token at a time and in parallel streams")
+    if run.orders.strided_from is not None and run.orders.strided_from < run.training.steps:
+        _evaluate(step_folder(folder, run.orders.strided_from), data, folder / "evaluation" / "before_strided")
+    _evaluate(folder, data, folder / "evaluation")
+    _chapter("An export that loads with transformers alone, and text from it in 1, 2 and 4 streams")
+    if (folder / "export").exists():
+        shutil.rmtree(folder / "export")  # ours: this folder's run may have gone on since
+    _armd("export", folder, folder / "export")
+    return {streams: _generate(folder / "export", streams) for streams in (1, 2, 4)}
+
+
+def _evaluate(model: Path, data: Path, out: Path) -> None:
+    if (out / "evaluation.json").exists() and _newer(out / "evaluation.json", model):
+        console.print(f"{out / 'evaluation.json'} is there already")
+        return
+    _armd("eval", model, "--data", data / "held_out", "--streams", "1,2,4", "--out", out)
+
+
+def _newer(file: Path, model: Path) -> bool:
+    return file.stat().st_mtime > max(path.stat().st_mtime for path in [model, *model.glob("checkpoints/step-*")])
+
+
+def _generate(export: Path, streams: int) -> str:
+    arguments = ["--prompt", PROMPT, "--streams", streams, "--max-new-tokens", 96, "--temperature", 0.8, "--json"]
+    answer = json.loads(_armd("generate", export, *arguments, capture=True))
+    console.print(f"[dim]{answer['passes']} passes for {len(answer['tokens'])} tokens[/dim]")
+    return PROMPT + answer["text"]
+
+
+def _torchrun(config: Path, *overrides: str) -> None:
+    launch = ["torchrun", "--nproc-per-node", "2", "-m", "armd_dist", "train", str(config)]
+    _run([sys.executable, "-m", "torch.distributed.run", *launch[1:], *overrides], shown=[*launch, *overrides])
+
+
+def _armd(*arguments: object, capture: bool = False) -> str:
+    words = [str(argument) for argument in arguments]
+    return _run([sys.executable, "-m", "armd_dist", *words], shown=["armd", *words], capture=capture)
+
+
+def _run(command: list[str], shown: list[str], capture: bool = False) -> str:
+    console.print(
+        "[bold green]$[/bold green] " + " ".join(f"'{word}'" if " " in word else word for word in shown), soft_wrap=True
+    )
+    # One thread for each of the two processes: they share two cores.
+    threads = {"OMP_NUM_THREADS": "1"} if shown[0] == "torchrun" else {}
+    result = subprocess.run(
+        command, env={**os.environ, **threads}, check=True, text=True, stdout=subprocess.PIPE if capture else None
+    )
+    return result.stdout or ""
+
+
+def _chapter(title: str) -> None:
+    console.print(f"\n[bold]{title}[/bold]")
+
+
+def _remove(folder: Path, data: Path) -> None:
+    """Deletes what an earlier story wrote, and nothing else."""
+    if folder.exists() and not (folder / "run.yaml").exists():
+        raise RunFolderError(f"{folder}: is not the folder of a run, so --clean leaves it alone; remove it yourself")
+    shutil.rmtree(folder, ignore_errors=True)
+    if (data.parent / "tokenizer.model").exists():
+        shutil.rmtree(data.parent)
+
+
+def _show(folder: Path, story: Story, report: Path, seconds: float) -> None:
+    table = Table("held-out perplexity", "", "steps for 128 tokens", title="What you have just seen")
+    for row in story.rows():
+        table.add_row(*row)
+    console.print()
+    console.print(table)
+    console.print(f"\n[bold]A sample, 4 streams:[/bold] {story.samples[4]}\n", markup=True)
+    for name, path in (
+        ("report, opens from disk", report),
+        ("checkpoints", folder / "checkpoints"),
+        ("export for transformers", folder / "export"),
+        ("every step", folder / "metrics.jsonl"),
+    ):
+        console.print(f"{name:>24}  {path}")
+    console.print(f"{'took':>24}  {seconds:.0f} s")

@@ -1,0 +1,66 @@
+"""Settings of a training run: data, schedule, checkpoints, logging."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunConfig(BaseModel):
+    model_config = STRICT
+
+    dir: str = Field(..., min_length=1, description="Folder that owns everything this run writes.")
+
+
+class DataConfig(BaseModel):
+    model_config = STRICT
+
+    path: str = Field(..., min_length=1, description="Folder of a built dataset (armd data build writes DIR/train).")
+    sequence_length: int = Field(1024, ge=1, description="Tokens per sample, BOS not counted.")
+
+
+class TrainingConfig(BaseModel):
+    model_config = STRICT
+
+    steps: int = Field(..., ge=1, description="Optimizer steps; the learning-rate schedule spans them.")
+    stop_at: int | None = Field(
+        None,
+        ge=1,
+        description="Stop cleanly with a checkpoint after this step; the schedules still span training.steps.",
+    )
+    seed: int = Field(0, ge=0, description="Seeds initial weights, data order and generation orders.")
+    global_batch_size: int = Field(512, ge=1, description="Samples per optimizer step over all processes.")
+    micro_batch_size: int = Field(8, ge=1, description="Samples per forward pass of one process.")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16 keeps fp32 master weights.")
+    learning_rate: float = Field(3e-4, gt=0)
+    min_learning_rate: float = Field(0.0, ge=0)
+    warmup_steps: int = Field(2_500, ge=0)
+    decay: Literal["constant", "cosine", "linear"] = Field("cosine", description="Shape after warm-up.")
+    weight_decay: float = Field(0.0, ge=0, description="Applied to matrices, not to norms.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    adam_eps: float = Field(1e-8, gt=0)
+    clip_grad: float = Field(1.0, gt=0, description="Largest global gradient norm.")
+
+
+class CheckpointConfig(BaseModel):
+    model_config = STRICT
+
+    every: int = Field(1_000, ge=1, description="Steps between checkpoints; the last step always saves one.")
+    keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    resume: str = Field(
+        "auto",
+        min_length=1,
+        description="auto: continue the newest complete checkpoint of run.dir, start if there is none; "
+        "never: refuse a folder that holds a run; PATH: continue from this checkpoint on purpose.",
+    )
+
+
+class LoggingConfig(BaseModel):
+    model_config = STRICT
+
+    every: int = Field(10, ge=1, description="Steps between printed lines where the terminal is not interactive.")
+    wandb: Literal["auto", "online", "offline", "disabled"] = Field(
+        "auto", description="auto: online where a key is set, else offline into run.dir."
+    )
+    project: str = "armd"

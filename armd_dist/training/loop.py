@@ -1,0 +1,78 @@
+"""The training loop."""
+
+import math
+import sys
+from contextlib import nullcontext
+
+from armd_dist.config import Run
+from armd_dist.errors import TrainingError
+from armd_dist.orders.curriculum import position_at
+from armd_dist.parallel.engine import Engine, StepResult
+from armd_dist.parallel.topology import Topology, start, stop
+from armd_dist.training.batches import Batches
+from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
+from armd_dist.training.saving import restore, save_checkpoint
+from armd_dist.training.schedule import learning_rate
+from armd_dist.training.start import agree_on_start, open_data
+
+
+def train(run: Run) -> None:
+    """Trains to training.stop_at or the end, from wherever the run's folder stands. Every process calls it."""
+    topology = start(run.parallel)
+    try:
+        _train(run, topology)
+    finally:
+        stop()
+
+
+def _train(run: Run, topology: Topology) -> None:
+    stream = open_data(run)
+    origin, notes = agree_on_start(run, topology, stream.manifest)
+    engine = Engine(run, topology)
+    first = restore(engine, origin) if origin is not None else 0
+    last = run.training.stop_at or run.training.steps
+    for note in notes:
+        _say(topology, note)
+    if first >= last:
+        _say(topology, f"nothing to do: {run.run.dir} stands at step {first}, and {last} were asked for")
+        return
+    _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
+    batches = Batches(run, stream, topology.data_rank, topology.data_size)
+    watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
+    with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
+        for step in range(first, last):
+            rate = learning_rate(run.training, step)
+            result = engine.train_step(batches.at(step), rate)
+            _refuse_non_finite(result, step)
+            if metrics is not None:
+                metrics.log(_describe(run, step, rate, result, watch.lap()))
+            if (step + 1) % run.checkpoint.every == 0 or step + 1 == last:
+                save_checkpoint(engine, stream.manifest, step + 1)
+
+
+def _describe(run: Run, step: int, rate: float, result: StepResult, speed: float) -> StepMetrics:
+    position = position_at(run.orders, step)
+    return StepMetrics(
+        step=step + 1,
+        loss=result.loss,
+        grad_norm=result.grad_norm,
+        learning_rate=rate,
+        consumed_samples=(step + 1) * run.training.global_batch_size,
+        tokens_per_second=speed,
+        phase=position.phase,
+        rho=position.rho,
+    )
+
+
+def _refuse_non_finite(result: StepResult, step: int) -> None:
+    if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
+        raise TrainingError(
+            f"step {step + 1}: loss={result.loss}, grad_norm={result.grad_norm}; the last checkpoint is sound: "
+            "lower training.learning_rate or training.clip_grad and continue from it"
+        )
+
+
+def _say(topology: Topology, text: str) -> None:
+    """Prints once, from the main process."""
+    if topology.is_main:
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,130 @@
+"""What a run says while it goes: metrics.jsonl, wandb, and the terminal."""
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from armd_dist.config import Run
+
+
+@dataclass(frozen=True)
+class StepMetrics:
+    """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    consumed_samples: int
+    tokens_per_second: float
+    phase: str
+    rho: int
+
+
+class Metrics:
+    """Writes every step to `metrics.jsonl` and wandb, and shows it. Used by the main process alone."""
+
+    def __init__(self, run: Run, first_step: int, last_step: int) -> None:
+        self.run = run
+        self.first_step, self.last_step = first_step, last_step
+        self.file = Path(run.run.dir) / "metrics.jsonl"
+        self.console = Console(stderr=True)
+        self.progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        forget_after(self.file, self.first_step)
+        self.stream = open(self.file, "a")
+        self.wandb = _start_wandb(self.run)
+        self.progress.start()
+        self.task = self.progress.add_task("", total=self.last_step, completed=self.first_step, text="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+        self.stream.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+    def log(self, metrics: StepMetrics) -> None:
+        self.stream.write(json.dumps(asdict(metrics)) + "\n")
+        self.stream.flush()
+        if self.wandb is not None:
+            self.wandb.log(asdict(metrics), step=metrics.step)
+        phase = metrics.phase if metrics.rho == 1 else f"{metrics.phase} rho={metrics.rho}"
+        text = f"loss {metrics.loss:.4f}  {metrics.tokens_per_second:,.0f} tokens/s  {phase}"
+        self.progress.update(self.task, completed=metrics.step, text=text)
+        if not self.console.is_terminal and metrics.step % self.run.logging.every == 0:
+            self.console.print(f"step {metrics.step}/{self.last_step}  {text}", highlight=False)
+
+
+class Stopwatch:
+    """Tokens per second between calls."""
+
+    def __init__(self, tokens_per_step: int) -> None:
+        self.tokens_per_step = tokens_per_step
+        self.last = time.perf_counter()
+
+    def lap(self) -> float:
+        now = time.perf_counter()
+        elapsed, self.last = now - self.last, now
+        return self.tokens_per_step / elapsed
+
+
+def forget_after(file: Path, step: int) -> None:
+    """Drops the lines of steps that a resumed run will do again, and a half-written last line."""
+    if not file.exists():
+        return
+    kept = []
+    for line in file.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except ValueError:
+            continue
+    temporary = file.with_name(".metrics.jsonl.partial")
+    temporary.write_text("".join(kept))
+    temporary.replace(file)
+
+
+def _start_wandb(run: Run) -> Any:
+    """A wandb run, offline where no key is set; None where logging.wandb=disabled."""
+    if run.logging.wandb == "disabled":
+        return None
+    import wandb  # 20 MB and most of a second: only where it is used
+
+    mode = run.logging.wandb
+    if mode == "auto":
+        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+    folder = Path(run.run.dir).resolve()
+    return wandb.init(
+        project=run.logging.project,
+        name=folder.name,
+        id=_wandb_id(folder),
+        resume="allow",
+        mode=mode,
+        dir=folder,
+        config=run.model_dump(mode="json"),
+        settings=wandb.Settings(silent=True),
+    )
+
+
+def _wandb_id(folder: Path) -> str:
+    """One id for the life of a run folder, so that resumed parts join one curve."""
+    file = folder / "wandb_id"
+    if not file.exists():
+        file.write_text(os.urandom(6).hex())
+    return file.read_text()

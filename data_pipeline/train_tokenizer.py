@@ -1,0 +1,151 @@
+"""Train the sentencepiece model: lossless, with the five special tokens at fixed ids."""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import sentencepiece
+
+from data_pipeline.errors import DataError
+from data_pipeline.files import sha256_of, write_atomically
+from data_pipeline.read_text import Document, ErrorMode, documents, fingerprint
+from data_pipeline.tokenizer import MASK_PIECE
+
+ModelType = Literal["bpe", "unigram"]
+
+# Sentencepiece drops a longer "sentence" without a word; its limit is 4,192 bytes, a character takes at most 4.
+SENTENCE_CHARACTERS = 1000
+
+# Ids 0 to 4 are <pad>, <unk>, <s>, </s>, <mask>. <mask> is a control symbol, so that no text ever parses as it.
+SPECIAL_TOKENS = {
+    "pad_id": 0, "pad_piece": "<pad>", "unk_id": 1, "unk_piece": "<unk>", "bos_id": 2, "bos_piece": "<s>",
+    "eos_id": 3, "eos_piece": "</s>", "control_symbols": [MASK_PIECE],
+}  # fmt: skip
+# Nothing is normalised away and every byte has a piece: decode(encode(text)) == text.
+LOSSLESS = {
+    "byte_fallback": True, "normalization_rule_name": "identity", "add_dummy_prefix": False,
+    "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True, "split_digits": True,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainedTokenizer:
+    """Where the model lies, its SHA-256, and whether an earlier run had already made it."""
+
+    path: Path
+    sha256: str
+    reused: bool
+
+
+def train_tokenizer(
+    inputs: list[str],
+    out: Path,
+    vocab_size: int,
+    *,
+    model_type: ModelType = "bpe",
+    character_coverage: float = 0.9995,
+    errors: ErrorMode = "strict",
+    force: bool = False,
+    on_document: Callable[[Document], None] | None = None,
+) -> TrainedTokenizer:
+    """Train on the documents of `inputs` (as in `read_text.documents`) and write the model to `out`.
+
+    The same inputs and settings give the same bytes. `out` plus `.json` records them: a rerun that matches keeps the
+    model; any other existing `out` raises `DataError` unless `force`. Raises `DataError` as well for text that cannot
+    be read and for a vocabulary that the text cannot fill. All text is held in memory while training.
+    """
+    out = Path(out)
+    settings = {
+        "inputs": fingerprint(inputs),
+        "vocab_size": vocab_size,
+        "model_type": model_type,
+        "character_coverage": character_coverage,
+        "errors": errors,
+    }
+    record_path = out.with_name(out.name + ".json")
+    if out.exists() and not force:
+        return _reuse(out, record_path, settings)
+    model = _train(_watched(documents(inputs, errors), on_document), vocab_size, model_type, character_coverage)
+    digest = hashlib.sha256(model).hexdigest()
+    try:
+        write_atomically(out, model)
+        write_atomically(record_path, json.dumps({**settings, "sha256": digest}, indent=2).encode() + b"\n")
+    except OSError as error:
+        raise DataError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    return TrainedTokenizer(out, digest, reused=False)
+
+
+def _reuse(out: Path, record_path: Path, settings: dict[str, Any]) -> TrainedTokenizer:
+    try:
+        digest = sha256_of(out)
+        record = json.loads(record_path.read_text())
+    except (OSError, ValueError):
+        record = digest = None
+    if digest is None or record != {**settings, "sha256": digest}:
+        raise DataError(
+            f"{out}: exists and was made from other text or settings; choose another --out, or pass --force"
+        )
+    return TrainedTokenizer(out, digest, reused=True)
+
+
+def _train(texts: Iterable[Document], vocab_size: int, model_type: ModelType, character_coverage: float) -> bytes:
+    model, failures = io.BytesIO(), []
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=_sentences(texts, failures),
+            model_writer=model,
+            vocab_size=vocab_size,
+            model_type=model_type,
+            character_coverage=character_coverage,
+            minloglevel=2,
+            **LOSSLESS,
+            **SPECIAL_TOKENS,
+        )
+    except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
+        raise DataError(_explain(str(error), vocab_size)) from error
+    return model.getvalue()
+
+
+def _watched(texts: Iterable[Document], on_document: Callable[[Document], None] | None) -> Iterator[Document]:
+    for document in texts:
+        if on_document is not None:
+            on_document(document)
+        yield document
+
+
+def _sentences(texts: Iterable[Document], failures: list[Exception]) -> Iterator[str]:
+    """Runs of whole lines under the length limit. The C++ trainer turns an exception to text, so keep the original."""
+    try:
+        for document in texts:
+            yield from _cut(document.text)
+    except Exception as error:
+        failures.append(error)
+        raise
+
+
+def _cut(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = min(start + SENTENCE_CHARACTERS, len(text))
+        if end < len(text):
+            # After a line where there is one, else before a word: a space belongs to the word that follows it.
+            end = (text.rfind("\n", start, end) + 1) or max(text.rfind(" ", start + 1, end), 0) or end
+        yield text[start:end]
+        start = end
+
+
+def _explain(message: str, vocab_size: int) -> str:
+    if largest := re.search(r"too high .*value <= (\d+)", message):
+        return f"--vocab-size {vocab_size} is too large for this text; use at most {largest[1]}, or give more text"
+    if needed := re.search(r"smaller than required_chars\. \d+ vs (\d+)", message):
+        return f"--vocab-size {vocab_size} is too small for the bytes and characters of this text; use over {needed[1]}"
+    if "sentences_.empty()" in message:
+        return "the inputs hold no text to train a tokenizer on; check the --input files"
+    return f"sentencepiece could not train a tokenizer of {vocab_size} pieces: {message}"
