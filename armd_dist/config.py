@@ -55,7 +55,7 @@ def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
     try:
         tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
         container = OmegaConf.to_container(tree, resolve=True)
-    except (OmegaConfBaseException, YAMLError) as error:
+    except (OmegaConfBaseException, YAMLError, TypeError, UnicodeDecodeError) as error:
         first_lines = " ".join(str(error).split())
         raise ConfigError([Problem("CONFIG", path, f"cannot be read: {first_lines}", "mend the YAML there")]) from error
     if not isinstance(container, dict):
@@ -72,7 +72,9 @@ def check_tree(tree: dict[str, Any], world_size: int | None = None) -> Run:
         run = _without_bad_fields(tree, error)
     if run is not None:
         broken = {problem.path for problem in problems}
-        problems += [found for found in cross_problems(run, world_size) if found.path not in broken]
+        problems += [
+            found for found in cross_problems(run, world_size) if not any(f"{path}=" in str(found) for path in broken)
+        ]
     if problems or run is None:
         raise ConfigError(problems)
     return run
@@ -108,10 +110,13 @@ def _without_bad_fields(tree: dict[str, Any], error: ValidationError) -> Run | N
     pruned = OmegaConf.to_container(OmegaConf.create(tree))
     for detail in error.errors():
         parent: Any = pruned
-        for part in detail["loc"][:-1]:
-            parent = parent.get(part) if isinstance(parent, dict) else None
-        if isinstance(parent, dict):
-            parent.pop(detail["loc"][-1], None)
+        *parents, bad = detail["loc"]
+        for part in parents:
+            if not isinstance(parent.get(part), dict):
+                bad = part  # a bad element takes its whole list with it
+                break
+            parent = parent[part]
+        parent.pop(bad, None)
     try:
         return Run.model_validate(pruned)
     except ValidationError:

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 
     from armd_dist.config import Run
     from launchers.config import ClusterConfig
+    from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
+
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
+SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
 
@@ -78,9 +82,6 @@ def slurm(
     _report(launch_slurm(run, asked), wait)
 
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
-
-
 def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
     """The whole is a valid batch script, for sbatch --test-only: the settings stand in comments."""
     from armd_dist.config import to_yaml
@@ -120,10 +121,18 @@ def _follow(job: "submitit.Job[None]") -> None:
     if not failures:
         typer.echo(f"job {job.job_id} is done")
         return
-    first = failures[0]
-    typer.echo(f"\njob {job.job_id} failed; the last lines of process {first.rank}, {first.stderr}:\n", err=True)
-    typer.echo(first.tail(), err=True)
-    typer.echo("", err=True)
-    for failure in failures:
-        typer.echo(f"error: process {failure.rank}: {failure.reason}", err=True)
+    _tell(job, failures)
     raise typer.Exit(1)
+
+
+def _tell(job: "submitit.Job[None]", failures: "list[Failure]") -> None:
+    ranks_of: dict[str, list[int]] = {}
+    for failure in failures:
+        ranks_of.setdefault(failure.reason, []).append(failure.rank)
+    first = failures[0]
+    typer.echo(f"\njob {job.job_id} failed", err=True)
+    if 0 not in ranks_of[first.reason]:  # the log of process 0 has been shown as it was written
+        typer.echo(f"the last lines of process {first.rank}, {first.stderr}:\n{first.tail()}\n", err=True)
+    for reason, ranks in ranks_of.items():
+        more = f" and {len(ranks) - SHOWN_RANKS} more" if len(ranks) > SHOWN_RANKS else ""
+        typer.echo(f"error: process {', '.join(map(str, sorted(ranks)[:SHOWN_RANKS]))}{more}: {reason}", err=True)

@@ -61,8 +61,9 @@ def decode(
         first = number == 0
         see = _first_visibility(start, len(places), prompt) if first else ALL_VISIBLE
         rows = [*range(1, start + 1), *places] if first else places
-        logits = model(_layout(text, content, rows, visible, see), caches)[-len(places) :]
-        tokens, scores = sample(logits, sampling, generator)
+        logits = model(_layout(text, content, rows, visible, see), caches)
+        # Without the vocabulary's padding: it would take part in how the generator's numbers become tokens.
+        tokens, scores = sample(logits[-len(places) :, :, : model.config.vocab_size], sampling, generator)
         text[:, places], logprobs[:, places] = tokens.t(), scores.t().to(logprobs.dtype)
         visible = sorted([*visible, *places])
         content = places

@@ -10,7 +10,7 @@ from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout
 from armd_dist.model.query_context import make_query_context
 from armd_dist.model.rotary import rotary_angles
-from armd_dist.model.shapes import Hidden, Logits
+from armd_dist.model.shapes import Hidden, KeyHidden, Logits
 from armd_dist.model.two_stream import RowAngles, TwoStreamLayer, UpperLayer
 
 
@@ -54,7 +54,7 @@ class ARMD(nn.Module):
             query = layer(query, layout.visibility, angles, cache)
         return self.predict(query)
 
-    def embed(self, layout: Layout, cache: KeyValueCache | None = None) -> tuple[Hidden, Hidden]:
+    def embed(self, layout: Layout, cache: KeyValueCache | None = None) -> tuple[KeyHidden, Hidden]:
         """X0 and G0: the two streams before the first layer, [rows, batch, hidden] each."""
         content = (self.tokens(layout.content_ids) + self.positions(layout.content_positions)).transpose(0, 1)
         query = self.positions(layout.query_positions).transpose(0, 1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
 from armd_dist.model.rotary import rotate
-from armd_dist.model.shapes import Angles, HeadRows, Hidden
+from armd_dist.model.shapes import Angles, HeadKeys, HeadRows, Hidden
 from armd_dist.model.visibility import Mask
 
 
@@ -18,7 +18,7 @@ from armd_dist.model.visibility import Mask
 class KeyValueCache(Protocol):
     """Keys and values of what was placed earlier, for one layer."""
 
-    def extend(self, keys: HeadRows, values: HeadRows) -> tuple[HeadRows, HeadRows]:
+    def extend(self, keys: HeadRows, values: HeadRows) -> tuple[HeadKeys, HeadKeys]:
         """Appends and returns all keys and values so far."""
         ...
 
@@ -41,7 +41,7 @@ class Attention(nn.Module):
 
     def keys_values(
         self, hidden: Hidden, angles: tuple[Angles, Angles], cache: KeyValueCache | None
-    ) -> tuple[HeadRows, HeadRows]:
+    ) -> tuple[HeadKeys, HeadKeys]:
         """Keys and values of these rows, behind those of the cache where there is one."""
         both = self.key_value(hidden)
         key, value = both.view(*both.shape[:2], -1, 2, self.head_dim).unbind(3)
@@ -54,14 +54,14 @@ def heads_first(rows: Tensor) -> HeadRows:
     return rows.permute(1, 2, 0, 3)
 
 
-def attend(queries: Tensor, keys: HeadRows, values: HeadRows, mask: Mask) -> Hidden:
+def attend(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hidden:
     """Softmax attention. queries: [rows, batch, heads, head_dim]; returns [rows, batch, heads x head_dim]."""
     dense = None if mask.dense is None else mask.dense[:, None]
     mixed = F.scaled_dot_product_attention(heads_first(queries), keys, values, attn_mask=dense, is_causal=mask.causal)
     return mixed.permute(2, 0, 1, 3).flatten(2)
 
 
-def attend_reference(queries: Tensor, keys: HeadRows, values: HeadRows, mask: Mask) -> Hidden:
+def attend_reference(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hidden:
     """The same by its definition: dense scores, masked, softmax. Tests hold `attend` equal to it."""
     rows = heads_first(queries)
     scores = rows @ keys.transpose(-1, -2) / math.sqrt(rows.shape[-1])

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class ModelConfig(BaseModel):
     """The two-stream ARMD transformer. Names follow Megatron and Hugging Face."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
     vocab_size: int = Field(..., ge=2, description="Tokens of the tokenizer, special tokens included.")
     max_sequence_length: int = Field(1024, ge=1, description="Longest sequence, BOS not counted.")

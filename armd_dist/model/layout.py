@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from armd_dist.model.neighbours import Neighbours, nearest_visible
-from armd_dist.model.shapes import Ids
+from armd_dist.model.shapes import Ids, KeyIds
 from armd_dist.model.visibility import ALL_CAUSAL, Visibility, from_blocks
 
 BOS_BLOCK = -1  # before every prompt (block 0) and every generated block
@@ -21,8 +21,8 @@ BOS_BLOCK = -1  # before every prompt (block 0) and every generated block
 class Layout:
     """One batch as the network reads it. All tensors are [batch, rows], integers."""
 
-    content_ids: Ids
-    content_positions: Ids
+    content_ids: KeyIds
+    content_positions: KeyIds
     query_positions: Ids
     neighbours: Neighbours
     visibility: Visibility
@@ -58,5 +58,5 @@ def lay_out(ids: Ids, positions: Ids, blocks: Ids, bos_id: int) -> Layout:
     )
 
 
-def _behind_bos(values: Ids, first: int) -> Ids:
+def _behind_bos(values: Ids, first: int) -> KeyIds:
     return torch.nn.functional.pad(values, (1, 0), value=first)

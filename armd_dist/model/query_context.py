@@ -9,7 +9,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout
 from armd_dist.model.neighbours import NOTHING
-from armd_dist.model.shapes import Hidden
+from armd_dist.model.shapes import Hidden, KeyHidden
 from armd_dist.model.visibility import Mask
 
 
@@ -26,7 +26,7 @@ class NeighbourContext(nn.Module):
         self.distance = layers.position_embedding(config.max_sequence_length + 1, config.hidden_size)
 
     def forward(
-        self, layout: Layout, content: Hidden, embed: nn.Module, positions: nn.Module, cache: KeyValueCache | None
+        self, layout: Layout, content: KeyHidden, embed: nn.Module, positions: nn.Module, cache: KeyValueCache | None
     ) -> Hidden:
         near = layout.neighbours
         left = embed(near.left_ids) + self.distance(near.left_distance)
@@ -46,7 +46,7 @@ class LinearContext(nn.Module):
         self.mix = layers.whole(config.hidden_size, config.hidden_size)
 
     def forward(
-        self, layout: Layout, content: Hidden, embed: nn.Module, positions: nn.Module, cache: KeyValueCache | None
+        self, layout: Layout, content: KeyHidden, embed: nn.Module, positions: nn.Module, cache: KeyValueCache | None
     ) -> Hidden:
         rows, keys = (F.elu(positions(ids)) + 1 for ids in (layout.query_positions, layout.content_positions))
         values = content.transpose(0, 1)

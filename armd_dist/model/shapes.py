@@ -8,9 +8,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Ids = Int[Tensor, "batch rows"]  # token ids, positions or blocks, batch first
+KeyIds = Int[Tensor, "batch keys"]  # the same of content rows, whose number may differ from that of query rows
 Hidden = Float[Tensor, "rows batch hidden"]  # sequence first inside the network, as in Megatron
+KeyHidden = Float[Tensor, "keys batch hidden"]
 HeadRows = Float[Tensor, "batch heads rows head_dim"]
+HeadKeys = Float[Tensor, "batch heads keys head_dim"]
 Angles = Float[Tensor, "rows batch half_head_dim"]
+KeyAngles = Float[Tensor, "keys batch half_head_dim"]
 Logits = Float[Tensor, "rows batch vocab"]
 Scores = Float[Tensor, "rows batch"]  # one number per predicted token
 Visible = Bool[Tensor, "batch rows keys"]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from armd_dist.model.attention import Attention, KeyValueCache, attend
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
-from armd_dist.model.shapes import Angles, Hidden
+from armd_dist.model.shapes import Angles, Hidden, KeyAngles, KeyHidden
 from armd_dist.model.visibility import Visibility
 
 
@@ -18,7 +18,7 @@ from armd_dist.model.visibility import Visibility
 class RowAngles:
     """Rotary cosines and sines of the two streams' rows."""
 
-    content: tuple[Angles, Angles]
+    content: tuple[KeyAngles, KeyAngles]
     query: tuple[Angles, Angles]
 
 
@@ -56,8 +56,8 @@ class TwoStreamLayer(Layer):
         self.drops_content = drops_content
 
     def forward(
-        self, content: Hidden, query: Hidden, see: Visibility, angles: RowAngles, cache: KeyValueCache | None
-    ) -> tuple[Hidden, Hidden]:
+        self, content: KeyHidden, query: Hidden, see: Visibility, angles: RowAngles, cache: KeyValueCache | None
+    ) -> tuple[KeyHidden, Hidden]:
         streams = [query] if self.drops_content else [content, query]
         turns = [angles.query] if self.drops_content else [angles.content, angles.query]
         masks = [see.query] if self.drops_content else [see.content, see.query]

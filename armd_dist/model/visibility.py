@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from armd_dist.model.shapes import Ids, Visible
+from armd_dist.model.shapes import Ids, KeyIds, Visible
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ ALL_CAUSAL = Visibility(Mask(causal=True), Mask(causal=True), Mask(causal=True))
 ALL_VISIBLE = Visibility(Mask(), Mask(), Mask())
 
 
-def from_blocks(content_blocks: Ids, query_blocks: Ids) -> Visibility:
+def from_blocks(content_blocks: KeyIds, query_blocks: Ids) -> Visibility:
     """Dense masks for rows in any storage order; needs O(rows^2) memory. BOS has the smallest block of all."""
     return Visibility(
         content=Mask(dense=not_later(content_blocks, content_blocks)),
@@ -51,11 +51,11 @@ def from_blocks(content_blocks: Ids, query_blocks: Ids) -> Visibility:
     )
 
 
-def not_later(row_blocks: Ids, key_blocks: Ids) -> Visible:
+def not_later(row_blocks: Ids, key_blocks: KeyIds) -> Visible:
     """M_c: [batch, rows, keys], true where b(key) <= b(row)."""
     return key_blocks[:, None, :] <= row_blocks[:, :, None]
 
 
-def earlier(row_blocks: Ids, key_blocks: Ids) -> Visible:
+def earlier(row_blocks: Ids, key_blocks: KeyIds) -> Visible:
     """M_sc: [batch, rows, keys], true where b(key) < b(row)."""
     return key_blocks[:, None, :] < row_blocks[:, :, None]

@@ -13,7 +13,7 @@ class OrdersConfig(BaseModel):
     The schedule is a function of the step alone, so a resumed run and another topology see the same orders.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     left_to_right_steps: int = Field(
         9_000, ge=0, description="Steps at the start that are purely left to right (i_AR)."

@@ -35,7 +35,8 @@ def position_at(config: OrdersConfig, step: int) -> Position:
     into = step - config.left_to_right_steps
     if into < 0:
         return Position(LEFT_TO_RIGHT, 1, 0)
-    level = min(levels, 1 + into * levels // max(config.progressive_steps, 1))
+    ramp = config.progressive_steps
+    level = min(levels, 1 + into * levels // ramp) if ramp else levels
     return Position(PROGRESSIVE, 2**level, level)
 
 

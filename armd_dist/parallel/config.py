@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class ParallelConfig(BaseModel):
     """How one model is spread over processes. Data parallelism takes what tensor parallelism leaves."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tensor: int = Field(1, ge=1, description="Tensor-parallel size (Megatron-core); neighbouring ranks, inside a node.")
     zero_stage: Literal[0, 1] = Field(

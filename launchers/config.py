@@ -1,0 +1,125 @@
+"""What a job asks of a cluster: read from a YAML file and from flags, checked before anything is submitted."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from yaml import YAMLError
+
+from armd_dist.config import Run, load_run
+from armd_dist.errors import ConfigError, Problem
+from launchers.walltime import minutes_of
+
+EXAMPLE = "see configs/cluster/example.yaml"
+
+
+def _checked_time(text: str) -> str:
+    minutes_of(text)
+    return text
+
+
+def _checked_names(environment: dict[str, str]) -> dict[str, str]:
+    for name in environment:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise ValueError(f"{name!r} is not a name of an environment variable")
+    return environment
+
+
+class ClusterConfig(BaseModel):
+    """The resources of one job and what its nodes need before Python starts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    nodes: int = Field(1, ge=1, description="Machines.")
+    gpus_per_node: int = Field(..., ge=0, description="GPUs of each node, one process for each; 0: a CPU job.")
+    tasks_per_node: int | None = Field(None, ge=1, description="Processes of each node of a CPU job.")
+    cpus_per_task: int | None = Field(None, ge=1, description="CPU cores of each process.")
+    mem_gb: float | None = Field(None, gt=0, description="Memory of each node.")
+    time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
+        "1-00:00:00", description="Longest run time, D-HH:MM:SS or HH:MM:SS."
+    )
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = Field(None, description="Features that the nodes must have.")
+    setup: list[str] = Field(default_factory=list, description="Shell lines run before the processes.")
+    environment: Annotated[dict[str, str], AfterValidator(_checked_names)] = Field(
+        default_factory=dict, description="Variables set for every process, after the setup lines."
+    )
+    sbatch: dict[str, str] = Field(default_factory=dict, description="Other options of sbatch, by their long names.")
+
+    @model_validator(mode="after")
+    def _one_process_per_gpu(self) -> "ClusterConfig":
+        if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
+            raise ValueError(f"tasks_per_node={self.tasks_per_node} with gpus_per_node={self.gpus_per_node}")
+        return self
+
+    @property
+    def processes_per_node(self) -> int:
+        return self.gpus_per_node or self.tasks_per_node or 1
+
+    @property
+    def world_size(self) -> int:
+        return self.nodes * self.processes_per_node
+
+
+def load_cluster(file: Path | None, flags: dict[str, Any]) -> ClusterConfig:
+    """The file's settings with the flags in their place. Raises ConfigError with every problem found."""
+    tree = {**(_read(file) if file is not None else {}), **flags}
+    try:
+        return ClusterConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError([_problem(detail) for detail in error.errors()]) from error
+
+
+def load_job(
+    path: Path, overrides: list[str], cluster_file: Path | None, flags: dict[str, Any]
+) -> tuple[Run, ClusterConfig]:
+    """The run and the cluster's part, checked alone and together. Raises ConfigError with every problem of both."""
+    cluster, problems = None, []
+    try:
+        cluster = load_cluster(cluster_file, flags)
+    except ConfigError as error:
+        problems += error.problems
+    try:
+        run = load_run(path, overrides, world_size=cluster.world_size if cluster else None)
+    except ConfigError as error:
+        raise ConfigError(problems + error.problems) from error
+    if cluster is None:
+        raise ConfigError(problems)
+    return run, cluster
+
+
+def _read(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise ConfigError([Problem("--cluster", file, "is not a file", EXAMPLE)])
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError) as error:
+        rule = "cannot be read: " + " ".join(str(error).split())
+        raise ConfigError([Problem("--cluster", file, rule, "mend the YAML there")]) from error
+    if not isinstance(tree, dict):
+        raise ConfigError([Problem("--cluster", file, "holds no mapping of settings", EXAMPLE)])
+    return tree  # type: ignore[return-value]
+
+
+def _problem(detail: Any) -> Problem:
+    """A problem of one setting, from what pydantic says of it."""
+    message = detail["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    if not detail["loc"]:
+        return Problem("cluster", "", message, "leave tasks_per_node out: there is one process for each GPU")
+    name, path = str(detail["loc"][0]), ".".join(["cluster", *map(str, detail["loc"])])
+    flag = "--" + name.replace("_", "-")
+    if detail["type"] == "missing":
+        return Problem(path, "", "is missing", f"give {flag} N, or {name}: N in the --cluster file (0 for a CPU job)")
+    if detail["type"] == "extra_forbidden":
+        return Problem(path, detail["input"], "is not a setting", f"use one of {', '.join(ClusterConfig.model_fields)}")
+    if name == "time" and detail["type"] == "string_type":
+        # YAML reads an unquoted 12:00:00 as a number of seconds, Slurm a bare number as minutes.
+        return Problem(path, detail["input"], "is a number, not a time", "quote it: '12:00:00'")
+    in_file_only = name in ("environment", "sbatch")
+    return Problem(path, detail["input"], message, EXAMPLE if in_file_only else f"mend {flag}, or {name} in the file")

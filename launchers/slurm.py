@@ -1,0 +1,101 @@
+"""A job on a Slurm cluster."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from armd_dist.config import Run
+from launchers.config import ClusterConfig
+from launchers.environment import outside_any_job
+from launchers.errors import LaunchError
+from launchers.folder import forget_folder, fresh_folder, settings
+from launchers.job import TrainingJob
+from launchers.walltime import minutes_of
+
+
+class Sbatch(submitit.SlurmExecutor):
+    """Slurm's executor, also where Slurm is not installed: enough there to see what would be submitted."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+    def script(self) -> str:
+        """The text that would be handed to sbatch."""
+        return self._make_submission_file_text(self._submitit_command_str, uid="")
+
+
+def sbatch_script(run: Run, cluster: ClusterConfig, folder: Path | None = None) -> str:
+    """The batch script of the job, submitting and writing nothing."""
+    return _executor(run, cluster, folder or fresh_folder(run)).script()
+
+
+def launch_slurm(run: Run, cluster: ClusterConfig, folder: Path | None = None) -> submitit.Job[None]:
+    """Submits the job and returns at once.
+
+    `folder` (default: a fresh one in run.dir/launch) must lie where all nodes see it; it gets script and logs.
+    Raises LaunchError where there is no sbatch, or where it refuses.
+    """
+    if shutil.which("sbatch") is None:
+        raise LaunchError(
+            "no sbatch command on this machine: run this on a login node of the cluster, see the script that would be "
+            "submitted with --dry-run, or use armd launch local"
+        )
+    executor = _executor(run, cluster, folder or fresh_folder(run))
+    try:
+        with outside_any_job():
+            return executor.submit(TrainingJob(settings(run)))
+    except (FailedJobError, FailedSubmissionError) as error:
+        if folder is None:
+            forget_folder(executor.folder)
+        reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
+        raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+
+
+def _executor(run: Run, cluster: ClusterConfig, folder: Path) -> Sbatch:
+    executor = Sbatch(folder=folder)
+    asked = {name: value for name, value in _parameters(run, cluster).items() if value is not None}
+    executor.update_parameters(**asked)
+    # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
+    executor.parameters["wckey"] = None
+    return executor
+
+
+def _parameters(run: Run, cluster: ClusterConfig) -> dict[str, Any]:
+    return {
+        "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
+        "nodes": cluster.nodes,
+        "ntasks_per_node": cluster.processes_per_node,
+        "gpus_per_node": cluster.gpus_per_node or None,
+        "cpus_per_task": cluster.cpus_per_task,
+        "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
+        "time": minutes_of(cluster.time),
+        "partition": cluster.partition,
+        "account": cluster.account,
+        "qos": cluster.qos,
+        "constraint": cluster.constraint,
+        "additional_parameters": cluster.sbatch or None,
+        "setup": _setup(cluster) or None,
+        "srun_args": _srun_arguments(cluster),
+    }
+
+
+def _setup(cluster: ClusterConfig) -> list[str]:
+    exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
+    # A CPU job on a node whose GPUs nobody fences off would find and use another's.
+    hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
+    return [*cluster.setup, *exports, *hide]
+
+
+def _srun_arguments(cluster: ClusterConfig) -> list[str]:
+    # Without the first a dead process leaves the others waiting for it until the time limit.
+    arguments = ["--kill-on-bad-exit=1"]
+    if cluster.cpus_per_task is not None:
+        # Slurm from 22.05 on does not hand this on from sbatch to srun.
+        arguments.append(f"--cpus-per-task={cluster.cpus_per_task}")
+    return arguments

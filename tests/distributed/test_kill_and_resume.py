@@ -1,0 +1,26 @@
+"""A run that is killed and started again by the same command is the uninterrupted one, to the last digit."""
+
+from pathlib import Path
+
+import pytest
+from ranks import armd, kill_when, metrics
+
+TIMES = ("tokens_per_second",)
+
+
+def curve(folder: Path) -> list[dict[str, object]]:
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in metrics(folder)]
+
+
+@pytest.mark.parametrize("overrides", [["parallel.tensor=2"], ["parallel.zero_stage=1"]], ids=["tensor_2", "zero_1"])
+def test_killed_run_continues_exactly(overrides: list[str], tiny_config: Path, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = armd("train", tiny_config, f"run.dir={whole}", *overrides, processes=2)
+    assert done.returncode == 0, done.stderr
+    again = ["train", tiny_config, f"run.dir={broken}", *overrides]
+    kill_when(again, broken / "metrics.jsonl", step=11, processes=2)
+    assert len(metrics(broken)) < 20
+    done = armd(*again, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert "step-00000010 (step 10)" in done.stderr
+    assert curve(broken) == curve(whole)

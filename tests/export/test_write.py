@@ -1,0 +1,189 @@
+"""The exported folder: loads with transformers alone and is the checkpoint, to the last few digits."""
+
+import ast
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import armd, environment
+
+from armd_dist.checkpoint.tensors import load_model
+from armd_dist.export.huggingface.configuration_armd import ArmdConfig
+from armd_dist.export.open import open_model
+from armd_dist.export.write import export_checkpoint
+from armd_dist.model.config import ModelConfig
+from armd_dist.model.layout import lay_out
+
+FRESH = """
+import sys
+for name in ("armd_dist", "data_pipeline", "launchers", "jaxtyping", "beartype", "pydantic", "numpy.typing.blocked"):
+    sys.modules[name] = None
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+folder, out = sys.argv[1:]
+model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+given = torch.load(out + "/given.pt")
+with torch.no_grad():
+    shifted = model(given["ids"], labels=given["ids"])
+    found = {
+        "text_ids": tokenizer("The value of", return_tensors="pt").input_ids,
+        "logits": shifted.logits,
+        "loss": shifted.loss,
+        "any_order": model(given["ids"][:, 1:], block=given["block"]).logits,
+        "strided": model.generate(given["ids"][:, :5], streams=4, max_new_tokens=16),
+        "passes": model.last_passes,
+        "usual": model.generate(given["ids"][:, :5], max_new_tokens=6, do_sample=False),
+        "one_stream": model.generate(given["ids"][:, :5], streams=1, max_new_tokens=6),
+        "sampled": model.generate(given["ids"][:, :5], streams=2, max_new_tokens=8, do_sample=True, top_k=5, seed=3),
+    }
+    model.save_pretrained(out + "/again")
+    again = AutoModelForCausalLM.from_pretrained(out + "/again", trust_remote_code=True)
+    found["again"] = again(given["ids"]).logits
+torch.save(found, out + "/found.pt")
+"""
+
+
+@pytest.fixture(scope="module")
+def export(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("exported") / "export"
+    assert export_checkpoint(trained, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def fresh(export: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """What a process that cannot import this project gets out of the folder."""
+    out = tmp_path_factory.mktemp("fresh")
+    torch.save(given(), out / "given.pt")
+    script = out / "fresh.py"
+    script.write_text(FRESH)
+    done = subprocess.run(
+        [sys.executable, "-I", str(script), str(export), str(out)],
+        env={**environment(), "HF_MODULES_CACHE": str(out / "modules"), "HF_HUB_OFFLINE": "1"},
+        cwd=out,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return torch.load(out / "found.pt")
+
+
+def given() -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(5, 400, (2, 21), generator=generator)
+    ids[:, 0] = 2  # BOS
+    return {"ids": ids, "block": torch.arange(20).expand(2, -1) % 6 + 1}
+
+
+def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tensor]) -> None:
+    model, _, _ = load_model(trained)
+    ids, block = given()["ids"], given()["block"]
+    places = torch.arange(1, 21).expand(2, -1)
+    left_to_right = model(lay_out(ids[:, 1:], places, places, bos_id=2)).transpose(0, 1)[..., :400]
+    any_order = model(lay_out(ids[:, 1:], places, block, bos_id=2)).transpose(0, 1)[..., :400]
+    assert (fresh["logits"][:, :-1] - left_to_right).abs().max() <= 1e-5
+    assert (fresh["any_order"] - any_order).abs().max() <= 1e-5
+    assert left_to_right.std() > 0.1, "the comparison must have something to compare"
+
+
+def test_plain_calls_have_the_usual_shift(fresh: dict[str, torch.Tensor]) -> None:
+    ids = given()["ids"]
+    wanted = torch.nn.functional.cross_entropy(fresh["logits"][:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert fresh["loss"].item() == pytest.approx(wanted.item(), abs=1e-6)
+
+
+def test_strided_generation_takes_its_passes(fresh: dict[str, torch.Tensor]) -> None:
+    assert fresh["strided"].shape == (2, 5 + 16)
+    assert fresh["passes"] == 4 + 16 // 4 - 1
+    assert torch.equal(fresh["strided"][:, :5], given()["ids"][:, :5])
+    assert fresh["sampled"].shape == (2, 5 + 8)
+
+
+def test_usual_generate_agrees_with_one_stream(fresh: dict[str, torch.Tensor]) -> None:
+    usual = fresh["usual"]
+    assert torch.equal(usual, fresh["one_stream"][:, : usual.shape[1]])
+
+
+def test_saving_again_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:
+    assert torch.equal(fresh["again"], fresh["logits"])
+
+
+def test_tokenizer_puts_bos_in_front(fresh: dict[str, torch.Tensor], export: Path) -> None:
+    _, tokenizer = open_model(export)
+    assert fresh["text_ids"][0].tolist() == [2, *tokenizer.encode("The value of")]
+
+
+def test_files_import_torch_and_transformers_only(export: Path) -> None:
+    allowed = {"torch", "transformers", *sys.stdlib_module_names}
+    for file in export.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            assert {name.split(".")[0] for name in names} <= allowed, file.name
+
+
+def test_padding_of_the_vocabulary_is_gone(export: Path) -> None:
+    model, _ = open_model(export)
+    assert model.tokens.get_parameter("weight").shape[0] == 400
+
+
+def test_configurations_have_the_same_fields(export: Path) -> None:
+    config = ArmdConfig.from_pretrained(export)
+    for name in ModelConfig.model_fields:
+        assert hasattr(config, name), name
+    assert json.loads((export / "config.json").read_text())["trained"]["step"] == 20
+
+
+def test_eval_and_generate_read_checkpoint_and_export_alike(trained: Path, export: Path, dataset: Path) -> None:
+    answers = []
+    for model in (trained, export):
+        done = armd(
+            "generate", model, "--prompt", "The ", "--streams", 4, "--max-new-tokens", 12, "--seed", 5, "--json"
+        )
+        assert done.returncode == 0, done.stderr
+        answers.append(json.loads(done.stdout))
+    assert answers[0]["tokens"] == answers[1]["tokens"]
+    assert answers[0]["passes"] == 4 + 3 - 1
+    assert {"text", "tokens", "logprobs", "passes"} <= set(answers[0])
+
+
+def test_rerun_knows_its_export_and_refuses_others(trained: Path, export: Path, tmp_path: Path) -> None:
+    again = armd("export", trained, export)
+    assert again.returncode == 0
+    assert "already the export of this checkpoint" in again.stdout
+    other = armd("export", trained / "checkpoints" / "step-00000010", export)
+    assert other.returncode == 2
+    assert "is not an export of this checkpoint" in other.stderr
+
+
+def test_bad_requests_are_told(trained: Path, export: Path, dataset: Path, tmp_path: Path) -> None:
+    for arguments, text in (
+        (["generate", trained, "--max-new-tokens", 100], "exceed the model's length of 32"),
+        (["generate", trained, "--max-new-tokens", 4, "--streams", 8], "streams=8"),
+        (["generate", trained, "--top-p", 2.0], "top-p=2.0"),
+        (["generate", tmp_path / "nowhere"], "no such folder"),
+        (["eval", trained, "--data", dataset / "held_out", "--streams", "1,x"], "is not a list of positive numbers"),
+        (["eval", trained, "--data", dataset / "held_out", "--streams", "64"], "at most that many streams"),
+        (["eval", trained, "--data", dataset], "name one of them"),
+        (["export", tmp_path, tmp_path / "out"], "holds no complete checkpoint"),
+    ):
+        done = armd(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert text in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+
+
+def test_data_of_another_tokenizer_is_refused(trained: Path, dataset: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(dataset / "held_out", other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps({**manifest, "tokenizer_sha256": "0" * 64}))
+    done = armd("eval", trained, "--data", other)
+    assert done.returncode == 2
+    assert "made by another tokenizer" in done.stderr

@@ -1,0 +1,76 @@
+"""A dataset and the YAML of a run so small that starting its processes is most of the work."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from armd_dist.config import Run, load_run
+from data_pipeline.train_tokenizer import train_tokenizer
+from data_pipeline.write_shards import build_dataset
+
+VOCAB = 300
+TEXT = "the quick brown fox jumps over lazy dogs while seven wizards brew potent elixirs and then 42 more"
+
+
+@pytest.fixture(scope="session")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 documents of 50 words."""
+    folder, draw = tmp_path_factory.mktemp("launched"), random.Random(0)
+    texts = [" ".join(draw.choices(TEXT.split(), k=50)) for _ in range(60)]
+    pages = folder / "pages.jsonl"
+    pages.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    model = train_tokenizer([str(pages)], folder / "tokenizer.model", VOCAB).path
+    build_dataset([str(pages)], model, folder / "data")
+    return folder / "data" / "train"
+
+
+@pytest.fixture
+def config(dataset: Path, tmp_path: Path) -> Path:
+    """The YAML of a run of three steps in tmp_path/run."""
+    path = tmp_path / "tiny.yaml"
+    tree: dict[str, Any] = {
+        "run": {"dir": str(tmp_path / "run")},
+        "model": {
+            "vocab_size": VOCAB,
+            "max_sequence_length": 16,
+            "hidden_size": 16,
+            "num_layers": 2,
+            "num_attention_heads": 2,
+        },
+        "data": {"path": str(dataset), "sequence_length": 16},
+        "orders": {"left_to_right_steps": 1, "progressive_steps": 1, "rho_max": 2, "strided_streams": [1, 2]},
+        "training": {"steps": 3, "global_batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1, "precision": "fp32"},
+        "parallel": {"zero_stage": 0},
+        "logging": {"wandb": "disabled", "every": 1},
+    }
+    OmegaConf.save(OmegaConf.create(tree), path)
+    return path
+
+
+@pytest.fixture
+def tiny_run(config: Path) -> Run:
+    return load_run(config)
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Makes stand-ins for Slurm's commands from lines of shell, alone on PATH; returns their folder."""
+
+    def make(**scripts: str) -> Path:
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        for name, lines in scripts.items():
+            (folder / name).write_text("#!/bin/sh\n" + lines + "\n")
+            (folder / name).chmod(0o755)
+        for name in ("env", "dirname"):  # all that the scripts need
+            (folder / name).symlink_to(str(shutil.which(name)))
+        monkeypatch.setenv("PATH", str(folder))
+        return folder
+
+    return make

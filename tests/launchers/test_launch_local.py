@@ -1,0 +1,102 @@
+"""`armd launch local` with real processes."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from armd_dist.cli.launch import app
+from armd_dist.errors import ConfigError
+
+
+def armd_launch(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, behind pipes, as a script would call it."""
+    command = [sys.executable, "-c", "from armd_dist.cli.launch import app; app()", "local", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(config: Path, tmp_path: Path) -> None:
+    done = armd_launch(str(config), "parallel.tensor=2", "--processes", "2", "--wait")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    assert "tensor 2 x data 1" in done.stderr
+    assert "is done" in done.stdout
+    (folder,) = (tmp_path / "run" / "launch").iterdir()
+    assert {path.name.split("_", 1)[1] for path in folder.glob("*_log.err")} == {"0_log.err", "1_log.err"}
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_says_why(config: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "nowhere"
+    done = armd_launch(str(config), f"data.path={missing}", "--wait")
+    assert done.returncode == 1
+    assert f"error: {missing}: no such data folder" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"error: process 0: DataError: {missing}: no such data folder")
+
+
+@pytest.mark.slow
+def test_it_returns_at_once_and_the_job_can_be_cancelled(config: Path) -> None:
+    # Started as shells start background commands, with interrupts ignored.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        done = armd_launch(str(config), "training.steps=100000", "--processes", "1")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.returncode == 0, done.stderr
+    (cancel,) = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("  cancel")]
+    assert cancel.startswith("kill -INT ")
+    process = int(cancel.split()[-1])
+    time.sleep(1)
+    assert _alive(process)
+    subprocess.run(cancel.split(), check=True)
+    deadline = time.monotonic() + 20
+    while _alive(process) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _alive(process)
+
+
+def test_bad_settings_start_nothing(config: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["local", str(config), "parallel.tensor=3", "model.num_layers=0"])
+    assert isinstance(result.exception, ConfigError)
+    assert {"parallel.tensor", "model.num_layers"} <= {problem.path for problem in result.exception.problems}
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_number_of_processes_but_one_that_fits(config: Path) -> None:
+    result = CliRunner().invoke(app, ["local", str(config), "parallel.tensor=2", "--processes", "3"])
+    assert "does not divide the 3 processes" in str(result.exception)
+
+
+@pytest.mark.parametrize("verb", ["local", "slurm"])
+def test_help_has_an_example(verb: str) -> None:
+    result = CliRunner().invoke(app, [verb, "--help"])
+    assert result.exit_code == 0
+    assert f"armd launch {verb} configs/quickstart.yaml" in " ".join(result.stdout.replace("│", " ").split())
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'submitit', 'omegaconf', 'pydantic', 'numpy'}"
+    check = f"import sys, armd_dist.cli.launch; sys.exit(' '.join({heavy} & set(sys.modules)))"
+    assert (
+        subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False).stderr.strip() == ""
+    )
+
+
+def _alive(process: int) -> bool:
+    """Whether it runs; one that ended and that nobody has asked after is a zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
