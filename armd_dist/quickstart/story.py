@@ -18,7 +18,7 @@ from armd_dist.quickstart.baselines import write_baselines
 from armd_dist.quickstart.report import Story, write_report
 
 TENSOR_PARALLEL_SHARE = 0.1  # of all steps: enough to see it, and the slower layout on two CPU cores
-PROMPT = "Return the "
+PROMPT = "Return the"
 console = Console(highlight=False)
 
 
