@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from armd_dist.errors import EvaluationError
@@ -47,13 +48,14 @@ def evaluate_all(
 
 def table(results: Results) -> Table:
     """For the terminal."""
-    shown = Table("order", "perplexity", "95 % interval", "heads", "parallel", "steps", "price")
+    columns = ("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
+    shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     first = next(iter(results.values())).value
     for name, found in results.items():
         shown.add_row(
             name,
             f"{found.value:.2f}",
-            f"{found.low:.2f} to {found.high:.2f}",
+            f"{found.low:.1f} to {found.high:.1f}",
             f"{found.heads:.2f}",
             "" if found.parallel is None else f"{found.parallel:.2f}",
             str(found.steps),

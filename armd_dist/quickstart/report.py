@@ -45,9 +45,9 @@ class Story:
             ("untrained network", f"{self.baselines['untrained']:.1f}", ""),
             ("unigram distribution", f"{self.baselines['unigram']:.1f}", ""),
         ]
-        for title, results in (("before strided fine-tuning", self.before), ("after", self.after)):
+        for title, results in (("before strided fine-tuning", self.before), ("trained", self.after)):
             rows += [
-                (f"{title}: {NAMES[name]}", f"{found['value']:.1f}", str(found["steps"]))
+                (f"{title}: {NAMES.get(name, name)}", f"{found['value']:.1f}", str(found["steps"]))
                 for name, found in results.items()
             ]
         return rows

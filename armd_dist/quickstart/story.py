@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -106,7 +107,7 @@ def _run(command: list[str], shown: list[str], capture: bool = False) -> str:
 
 
 def _chapter(title: str) -> None:
-    console.print(f"\n[bold]{title}[/bold]")
+    console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
 
 
 def _remove(folder: Path, data: Path) -> None:
@@ -119,7 +120,7 @@ def _remove(folder: Path, data: Path) -> None:
 
 
 def _show(folder: Path, story: Story, report: Path, seconds: float) -> None:
-    table = Table("held-out perplexity", "", "steps for 128 tokens", title="What you have just seen")
+    table = Table("held-out perplexity", "", "passes", title="What you have just seen", box=box.SIMPLE)
     for row in story.rows():
         table.add_row(*row)
     console.print()
