@@ -7,6 +7,7 @@ is (DTensor), so another number of processes, or a single one, reads the same ch
 import warnings
 from pathlib import Path
 
+import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
@@ -17,6 +18,8 @@ from armd_dist.config import Run, load_run
 from armd_dist.errors import CheckpointError
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
+
+VOCABULARY = {"tokens.weight", "head.weight"}  # the parameters with a row for each token
 
 
 def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
@@ -32,13 +35,21 @@ def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
 def load_model(path: Path) -> tuple[ARMD, Run, Path]:
     """The model of a checkpoint (or of a run's newest one) on this process alone, in fp32, ready to evaluate.
 
-    Returns (model, the run's settings, the checkpoint folder). Raises CheckpointError.
+    The vocabulary's padding, which only tensor parallelism needs, is left out. Returns (model, the run's settings, the
+    checkpoint folder). Raises CheckpointError.
     """
     checkpoint = resolve_checkpoint(path)
     run = load_run(checkpoint / "run.yaml")
-    model = ARMD(run.model, PlainLayers())
-    weights = {f"weight/{name}": parameter.data for name, parameter in model.named_parameters()}
+    model = ARMD(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
+    weights = {
+        f"weight/{name}": torch.empty(run.model.padded_vocab_size, run.model.hidden_size)
+        if name in VOCABULARY
+        else parameter.data
+        for name, parameter in model.named_parameters()
+    }
     _load(checkpoint, weights, alone=True)
+    for name in VOCABULARY & dict(model.named_parameters()).keys():
+        model.get_parameter(name).data.copy_(weights[f"weight/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint
 
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
-from torch import Tensor
 from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.utils import logging as hf_logging
 
@@ -33,14 +32,15 @@ def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB") -> boo
     """
     model, run, checkpoint = load_model(path)
     tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
-    config = _config(run, checkpoint, tokenizer)
+    config = _config(model, run, checkpoint, tokenizer)
     if out.exists():
         return _refuse_other(out, config)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     config.save_pretrained(partial)
-    save_torch_state_dict(_without_padding(model), str(partial), max_shard_size=max_shard_size)
+    weights = {f"armd.{name}": weight for name, weight in model.state_dict().items()}
+    save_torch_state_dict(weights, str(partial), max_shard_size=max_shard_size)
     write_sources(partial)
     write_fast_tokenizer(checkpoint / "tokenizer.model", partial, model_max_length=config.max_sequence_length + 1)
     shutil.copyfile(checkpoint / "tokenizer.model", partial / "tokenizer.model")
@@ -63,16 +63,16 @@ def verify(model: ARMD, folder: Path, tokenizer: Tokenizer) -> None:
     places = torch.arange(1, length + 1).expand_as(ids)
     blocks = (places - 1) % 8 + 1  # several tokens a block, so that masks are tried too
     with torch.no_grad():
-        wanted = model(lay_out(ids, places, blocks, tokenizer.bos_id)).transpose(0, 1)[..., : model.config.vocab_size]
+        wanted = model(lay_out(ids, places, blocks, tokenizer.bos_id)).transpose(0, 1)
         found = exported(ids, block=blocks).logits
     difference = (wanted - found).abs().max().item()
     if not difference <= TOLERANCE:
         raise ExportError(f"{folder}: logits differ from the checkpoint's by {difference:.2e} (allowed: {TOLERANCE})")
 
 
-def _config(run: Run, checkpoint: Path, tokenizer: Tokenizer) -> ArmdConfig:
+def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer) -> ArmdConfig:
     state = read_training_state(checkpoint)
-    settings: dict[str, Any] = {**run.model.model_dump(), "pad_vocab_to": 1}
+    settings: dict[str, Any] = model.config.model_dump()
     return ArmdConfig(
         **settings,
         trained={
@@ -101,12 +101,3 @@ def _refuse_other(out: Path, config: ArmdConfig) -> bool:
     if not same:
         raise ExportError(f"{out}: exists and is not an export of this checkpoint; choose another folder")
     return False
-
-
-def _without_padding(model: ARMD) -> dict[str, Tensor]:
-    """The weights under the names of the exported class, vocabulary rows of padding left out."""
-    vocabulary = ("tokens.weight", "head.weight")
-    return {
-        f"armd.{name}": weight[: model.config.vocab_size].clone() if name in vocabulary else weight
-        for name, weight in model.state_dict().items()
-    }

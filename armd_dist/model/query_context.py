@@ -32,7 +32,8 @@ class NeighbourContext(nn.Module):
         left = embed(near.left_ids) + self.distance(near.left_distance)
         exists = (near.right_distance != NOTHING).unsqueeze(-1).to(left.dtype)
         right = embed(near.right_ids) * exists + self.distance(near.right_distance)
-        return self.left(left.transpose(0, 1)) + self.right(right.transpose(0, 1))
+        # Transposed after the products: torch chooses kernels for strided input by requires_grad, and rounds by kernel.
+        return (self.left(left) + self.right(right)).transpose(0, 1)
 
 
 class LinearContext(nn.Module):
@@ -55,7 +56,7 @@ class LinearContext(nn.Module):
         weights = rows @ keys.transpose(1, 2)
         visible = _as_dense(layout.visibility.query, weights)
         weights = weights * visible
-        return self.mix((weights / weights.sum(-1, keepdim=True) @ values).transpose(0, 1))
+        return self.mix(weights / weights.sum(-1, keepdim=True) @ values).transpose(0, 1)
 
 
 def make_query_context(config: ModelConfig, layers: Layers) -> NeighbourContext | LinearContext | None:

@@ -84,8 +84,8 @@ def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tens
     model, _, _ = load_model(trained)
     ids, block = given()["ids"], given()["block"]
     places = torch.arange(1, 21).expand(2, -1)
-    left_to_right = model(lay_out(ids[:, 1:], places, places, bos_id=2)).transpose(0, 1)[..., :400]
-    any_order = model(lay_out(ids[:, 1:], places, block, bos_id=2)).transpose(0, 1)[..., :400]
+    left_to_right = model(lay_out(ids[:, 1:], places, places, bos_id=2)).transpose(0, 1)
+    any_order = model(lay_out(ids[:, 1:], places, block, bos_id=2)).transpose(0, 1)
     assert (fresh["logits"][:, :-1] - left_to_right).abs().max() <= 1e-5
     assert (fresh["any_order"] - any_order).abs().max() <= 1e-5
     assert left_to_right.std() > 0.1, "the comparison must have something to compare"
