@@ -56,7 +56,7 @@ def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB") -> boo
 def verify(model: ARMD, folder: Path, tokenizer: Tokenizer) -> None:
     """Loads the folder through transformers and compares logits on tokens drawn with a fixed seed."""
     hf_logging.disable_progress_bar()
-    exported = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).requires_grad_(False)
+    exported = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
     length = min(64, model.config.max_sequence_length)
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(model.config.vocab_size, (2, length), generator=generator)

@@ -58,7 +58,7 @@ def attend(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hid
     """Softmax attention. queries: [rows, batch, heads, head_dim]; returns [rows, batch, heads x head_dim]."""
     dense = None if mask.dense is None else mask.dense[:, None]
     mixed = F.scaled_dot_product_attention(heads_first(queries), keys, values, attn_mask=dense, is_causal=mask.causal)
-    return mixed.permute(2, 0, 1, 3).flatten(2).contiguous()  # so that the next product's kernel is always the same
+    return mixed.permute(2, 0, 1, 3).flatten(2).contiguous()
 
 
 def attend_reference(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hidden:

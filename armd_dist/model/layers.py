@@ -15,7 +15,11 @@ from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
 
 @runtime_checkable
 class Layers(Protocol):
-    """Makes layers. Inputs and outputs named "split" hold only this process' share of the features."""
+    """Makes layers. Inputs and outputs named "split" hold only this process' share of the features.
+
+    Give linear layers contiguous input: for strided input torch chooses the kernel, and so the rounding, by whether the
+    weight requires a gradient, and a trained model would differ from its export in the last digits.
+    """
 
     def column(self, in_size: int, out_size: int) -> nn.Module:
         """Linear without bias, output features split."""

@@ -32,7 +32,6 @@ class NeighbourContext(nn.Module):
         left = embed(near.left_ids) + self.distance(near.left_distance)
         exists = (near.right_distance != NOTHING).unsqueeze(-1).to(left.dtype)
         right = embed(near.right_ids) * exists + self.distance(near.right_distance)
-        # Transposed after the products: torch chooses kernels for strided input by requires_grad, and rounds by kernel.
         return (self.left(left) + self.right(right)).transpose(0, 1)
 
 

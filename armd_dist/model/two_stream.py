@@ -63,7 +63,7 @@ class TwoStreamLayer(Layer):
         masks = [see.query] if self.drops_content else [see.content, see.query]
         joined = join(streams)
         normed = self.attention_norm(joined)
-        normed_content = self.attention_norm(content) if self.drops_content else split(normed, streams)[0]
+        normed_content = self.attention_norm(content) if self.drops_content else split(normed, streams)[0].contiguous()
         keys, values = self.attention.keys_values(normed_content, angles.content, cache)
         queries = self.attention.queries(normed, (join([t[0] for t in turns]), join([t[1] for t in turns])))
         attended = [attend(q, keys, values, mask) for q, mask in zip(split(queries, streams), masks, strict=True)]
