@@ -1,4 +1,4 @@
-"""The Run: one tree of all settings, loaded from YAML and a.b=c overrides, checked as a whole.
+"""A Run from YAML and a.b=c overrides, checked as a whole.
 
 Every problem is reported at once, each with its path, value, rule and remedy.
 """
@@ -9,30 +9,12 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 from yaml import YAMLError
 
 from armd_dist.config_rules import cross_problems
 from armd_dist.errors import ConfigError, Problem
-from armd_dist.model.config import ModelConfig
-from armd_dist.orders.config import OrdersConfig
-from armd_dist.parallel.config import ParallelConfig
-from armd_dist.training.config import CheckpointConfig, DataConfig, LoggingConfig, RunConfig, TrainingConfig
-
-
-class Run(BaseModel):
-    """Everything that decides what a training run does."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    run: RunConfig
-    model: ModelConfig
-    data: DataConfig
-    orders: OrdersConfig = OrdersConfig.model_validate({})
-    training: TrainingConfig
-    parallel: ParallelConfig = ParallelConfig.model_validate({})
-    checkpoint: CheckpointConfig = CheckpointConfig.model_validate({})
-    logging: LoggingConfig = LoggingConfig.model_validate({})
+from armd_dist.run import Run
 
 
 def load_run(path: Path, overrides: list[str] | None = None, world_size: int | None = None) -> Run:

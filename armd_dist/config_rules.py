@@ -1,20 +1,16 @@
 """Rules that tie several settings together; `config` adds them to what it finds wrong with single ones."""
 
-from typing import TYPE_CHECKING
-
 from armd_dist.errors import Problem
-
-if TYPE_CHECKING:
-    from armd_dist.config import Run
+from armd_dist.run import Run
 
 
-def cross_problems(run: "Run", world_size: int | None = None) -> list[Problem]:
+def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
     problems = _model_problems(run) + _orders_problems(run) + _schedule_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
-def _model_problems(run: "Run") -> list[Problem]:
+def _model_problems(run: Run) -> list[Problem]:
     model, tensor = run.model, run.parallel.tensor
     problems = []
     if model.hidden_size % model.num_attention_heads:
@@ -47,7 +43,7 @@ def _model_problems(run: "Run") -> list[Problem]:
     return problems
 
 
-def _orders_problems(run: "Run") -> list[Problem]:
+def _orders_problems(run: Run) -> list[Problem]:
     orders, length = run.orders, run.data.sequence_length
     problems = []
     if orders.rho_max & (orders.rho_max - 1):
@@ -69,7 +65,7 @@ def _orders_problems(run: "Run") -> list[Problem]:
     return problems
 
 
-def _schedule_problems(run: "Run") -> list[Problem]:
+def _schedule_problems(run: Run) -> list[Problem]:
     training = run.training
     problems = []
     if training.warmup_steps > training.steps:
@@ -92,7 +88,7 @@ def _schedule_problems(run: "Run") -> list[Problem]:
     return problems
 
 
-def _world_problems(run: "Run", world_size: int) -> list[Problem]:
+def _world_problems(run: Run, world_size: int) -> list[Problem]:
     tensor, training = run.parallel.tensor, run.training
     if world_size % tensor:
         rule = f"does not divide the {world_size} processes of this job"

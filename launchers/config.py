@@ -9,8 +9,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
-from armd_dist.config import Run, load_run
+from armd_dist.config import load_run
 from armd_dist.errors import ConfigError, Problem
+from armd_dist.run import Run
 from launchers.walltime import minutes_of
 
 EXAMPLE = "see configs/cluster/example.yaml"

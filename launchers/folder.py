@@ -5,7 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 
 
 def fresh_folder(run: Run) -> Path:

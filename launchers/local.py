@@ -9,7 +9,7 @@ from pathlib import Path
 
 import submitit
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import fresh_folder, settings

@@ -9,7 +9,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 from launchers.config import ClusterConfig
 from launchers.environment import outside_any_job
 from launchers.errors import LaunchError

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from armd_dist.config import Run, load_run, to_yaml
+from armd_dist.config import load_run, to_yaml
 from armd_dist.errors import ConfigError
+from armd_dist.run import Run
 
 SEE_SCHEMA = "see armd config --schema"
 

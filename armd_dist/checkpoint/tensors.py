@@ -14,10 +14,11 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from armd_dist.checkpoint.folder import STATE_DIR, resolve_checkpoint
-from armd_dist.config import Run, load_run
+from armd_dist.config import load_run
 from armd_dist.errors import CheckpointError
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
+from armd_dist.run import Run
 
 VOCABULARY = {"tokens.weight", "head.weight"}  # the parameters with a row for each token
 

@@ -20,7 +20,8 @@ def config(
 
     Example: armd config configs/quickstart.yaml model.num_layers=6
     """
-    from armd_dist.config import Run, load_run, to_yaml
+    from armd_dist.config import load_run, to_yaml
+    from armd_dist.run import Run
 
     if schema:
         typer.echo(json.dumps(Run.model_json_schema(), indent=2))

@@ -10,7 +10,7 @@ from armd_dist.cli.arguments import CONFIG, OVERRIDES
 if TYPE_CHECKING:
     import submitit
 
-    from armd_dist.config import Run
+    from armd_dist.run import Run
     from launchers.config import ClusterConfig
     from launchers.watch import Failure
 

@@ -1,7 +1,8 @@
 """The README of an export: what the model is and how it was trained."""
 
-from armd_dist.config import Run, to_yaml
+from armd_dist.config import to_yaml
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
+from armd_dist.run import Run
 
 CARD = """---
 library_name: transformers

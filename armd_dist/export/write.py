@@ -11,7 +11,6 @@ from transformers.utils import logging as hf_logging
 
 from armd_dist.checkpoint.folder import COMPLETE, read_training_state, sha256
 from armd_dist.checkpoint.tensors import load_model
-from armd_dist.config import Run
 from armd_dist.errors import ExportError
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.model_card import model_card
@@ -19,6 +18,7 @@ from armd_dist.export.sources import write_sources
 from armd_dist.export.tokenizer import write_fast_tokenizer
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
+from armd_dist.run import Run
 from data_pipeline.tokenizer import Tokenizer
 
 TOLERANCE = 1e-5

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
-from armd_dist.config import Run
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import Layout
 from armd_dist.objectives.likelihood import likelihood_loss
@@ -16,6 +15,7 @@ from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize
 from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.zero import PARTS, make_deepspeed, read_state, write_state
+from armd_dist.run import Run
 
 
 @dataclass(frozen=True)

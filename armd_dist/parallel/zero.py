@@ -9,7 +9,7 @@ import torch
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at DeepSpeed's import

@@ -4,12 +4,12 @@ import json
 import os
 from pathlib import Path
 
-from armd_dist.config import Run
 from armd_dist.evaluation.likelihood import evaluate_strided
 from armd_dist.evaluation.unigram import unigram_perplexity
 from armd_dist.model.armd import ARMD
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
+from armd_dist.run import Run
 from data_pipeline.stream import TokenStream
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Self
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 
 NAMES = {"left_to_right": "S = 1, left to right", "strided_2": "S = 2 streams", "strided_4": "S = 4 streams"}
 PHASE_COLOURS = {"left_to_right": "#4477aa", "progressive": "#ee8866", "strided": "#228833"}
@@ -95,7 +95,7 @@ def _perplexity_figure(story: Story) -> str:
     figure, axes = _figure()
     for label, results, colour in (
         ("before strided fine-tuning", story.before, "#ee8866"),
-        ("after", story.after, "#228833"),
+        ("after it", story.after, "#228833"),
     ):
         if results:
             found = list(results.values())
@@ -103,8 +103,7 @@ def _perplexity_figure(story: Story) -> str:
             errors = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
             errors.append([one["high"] - v for v, one in zip(values, found, strict=True)])
             axes.errorbar([one["steps"] for one in found], values, yerr=errors, color=colour, marker="o", label=label)
-    axes.axhline(story.baselines["unigram"], color="#999999", linestyle=":", label="unigram distribution")
-    axes.set(xlabel="decoder passes for a sequence (S = 4, 2, 1)", ylabel="held-out perplexity", yscale="log")
+    axes.set(xlabel="decoder passes for a sequence (S = 4, 2, 1)", ylabel="held-out perplexity")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from armd_dist.checkpoint.folder import step_folder
-from armd_dist.config import Run, load_run
+from armd_dist.config import load_run
 from armd_dist.errors import RunFolderError
 from armd_dist.quickstart.baselines import write_baselines
 from armd_dist.quickstart.report import Story, write_report
+from armd_dist.run import Run
 
 TENSOR_PARALLEL_SHARE = 0.1  # of all steps: enough to see it, and the slower layout on two CPU cores
+MARK = ".made-by-armd-quickstart"
 PROMPT = "Return the"
 console = Console(highlight=False)
 
@@ -39,6 +41,7 @@ def tell(config: Path, clean: bool) -> None:
 
 
 def _data(data: Path, run: Run) -> None:
+    _make_ours(data.parent)
     tokenizer = data.parent / "tokenizer.model"
     _chapter("Text to tokens: the documentation inside the Python installation")
     _armd("tokenizer", "train", "--input", "python-docs", "--out", tokenizer, "--vocab-size", run.model.vocab_size)
@@ -110,12 +113,19 @@ def _chapter(title: str) -> None:
     console.print(f"\n[bold]{title}[/bold]", soft_wrap=True)
 
 
+def _make_ours(folder: Path) -> None:
+    """Marks a folder that the story makes, so that --clean may delete it."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        (folder / MARK).touch()
+
+
 def _remove(folder: Path, data: Path) -> None:
-    """Deletes what an earlier story wrote, and nothing else."""
+    """Deletes what an earlier story wrote, and nothing else. Raises RunFolderError where it is somebody else's."""
     if folder.exists() and not (folder / "run.yaml").exists():
         raise RunFolderError(f"{folder}: is not the folder of a run, so --clean leaves it alone; remove it yourself")
     shutil.rmtree(folder, ignore_errors=True)
-    if (data.parent / "tokenizer.model").exists():
+    if (data.parent / MARK).exists():
         shutil.rmtree(data.parent)
 
 

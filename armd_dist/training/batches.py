@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from armd_dist.config import Run
 from armd_dist.model.layout import lay_out
 from armd_dist.orders.curriculum import draw_order, position_at
 from armd_dist.parallel.engine import MicroBatch
+from armd_dist.run import Run
 from data_pipeline.stream import TokenStream
 
 

@@ -4,11 +4,11 @@ import math
 import sys
 from contextlib import nullcontext
 
-from armd_dist.config import Run
 from armd_dist.errors import TrainingError
 from armd_dist.orders.curriculum import position_at
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.topology import Topology, start, stop
+from armd_dist.run import Run
 from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import restore, save_checkpoint

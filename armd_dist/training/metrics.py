@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from armd_dist.config import Run
+from armd_dist.run import Run
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from armd_dist.checkpoint.folder import (
     read_training_state,
     resolve_checkpoint,
 )
-from armd_dist.config import Run, to_yaml
+from armd_dist.config import to_yaml
 from armd_dist.errors import RunFolderError
+from armd_dist.run import Run
 
 # Settings that may change between the parts of one run without changing what it computes.
 FREE = ("run.dir", "data.path", "training.micro_batch_size", "training.stop_at", "parallel.", "checkpoint.", "logging.")

@@ -9,10 +9,11 @@ import torch.distributed as dist
 
 from armd_dist.checkpoint import folder as checkpoint_folder
 from armd_dist.checkpoint.tensors import read_tensors, write_tensors
-from armd_dist.config import Run, to_yaml
+from armd_dist.config import to_yaml
 from armd_dist.orders.curriculum import position_at
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.topology import Topology
+from armd_dist.run import Run
 from data_pipeline.manifest import Manifest
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from armd_dist.config import Run
 from armd_dist.errors import ArmdError, ConfigError, Problem
 from armd_dist.parallel.topology import Topology
+from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
 from data_pipeline.manifest import Manifest
 from data_pipeline.stream import TokenStream

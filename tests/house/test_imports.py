@@ -15,7 +15,9 @@ ROOMS = (
     ("armd_dist/orders",),
     ("armd_dist/model",),
     ("armd_dist/objectives",),
-    ("armd_dist/config.py", "armd_dist/config_rules.py"),
+    ("armd_dist/run.py",),
+    ("armd_dist/config_rules.py",),
+    ("armd_dist/config.py",),
     ("armd_dist/checkpoint",),
     ("armd_dist/parallel",),
     ("armd_dist/generation",),
@@ -41,6 +43,7 @@ TORCH_FREE = [
     "armd_dist/orders",
     "armd_dist/config.py",
     "armd_dist/config_rules.py",
+    "armd_dist/run.py",
     "armd_dist/errors.py",
     "armd_dist/cli",
 ]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from armd_dist.config import Run, load_run
+from armd_dist.config import load_run
+from armd_dist.run import Run
 from data_pipeline.train_tokenizer import train_tokenizer
 from data_pipeline.write_shards import build_dataset
 

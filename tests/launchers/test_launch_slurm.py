@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from armd_dist.cli.launch import app
-from armd_dist.config import Run, check_tree
+from armd_dist.config import check_tree
 from armd_dist.errors import ConfigError
+from armd_dist.run import Run
 from launchers.config import load_cluster, load_job
 from launchers.errors import LaunchError
 from launchers.folder import settings
