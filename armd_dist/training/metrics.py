@@ -1,6 +1,7 @@
 """What a run says while it goes: metrics.jsonl, wandb, and the terminal."""
 
 import json
+import netrc
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -108,7 +109,7 @@ def _start_wandb(run: Run) -> Any:
 
     mode = run.logging.wandb
     if mode == "auto":
-        mode = "online" if os.environ.get("WANDB_API_KEY") else "offline"
+        mode = "online" if _has_wandb_key() else "offline"
     folder = Path(run.run.dir).resolve()
     return wandb.init(
         project=run.logging.project,
@@ -120,6 +121,16 @@ def _start_wandb(run: Run) -> Any:
         config=run.model_dump(mode="json"),
         settings=wandb.Settings(silent=True),
     )
+
+
+def _has_wandb_key() -> bool:
+    """Whether `wandb login` or the environment has left a key; asks no server, which a compute node may not reach."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        return netrc.netrc().authenticators("api.wandb.ai") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
 
 
 def _wandb_id(folder: Path) -> str:
