@@ -61,14 +61,22 @@ def resolve_checkpoint(path: Path) -> Path:
 
 
 def finish(partial: Path, final: Path, state: TrainingState) -> None:
-    """Seals a folder whose tensors are written and makes it exist, in one rename."""
+    """Seals a folder whose tensors are written and makes it exist, in one rename.
+
+    A folder that stands in its place was passed over as damaged or interrupted; it goes once the new one is there.
+    """
     (partial / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
     checksums = {str(file.relative_to(partial)): sha256(file) for file in _files(partial)}
     with open(partial / COMPLETE, "w") as seal:
         json.dump(checksums, seal, indent=2)
         seal.flush()
         os.fsync(seal.fileno())
+    passed_over = final.with_name(f".{final.name}.replaced")
+    shutil.rmtree(passed_over, ignore_errors=True)
+    if final.exists():
+        final.rename(passed_over)
     partial.rename(final)
+    shutil.rmtree(passed_over, ignore_errors=True)
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:

@@ -36,8 +36,9 @@ def tell(config: Path, clean: bool) -> None:
     _train(config, run)
     samples = _look(folder, data, run)
     write_baselines(run, data, folder / "evaluation" / "baselines.json")
-    report = write_report(Story.read(run, samples), folder / "report.html")
-    _show(folder, Story.read(run, samples), report, time.perf_counter() - began)
+    story = Story.read(run, samples)
+    report = write_report(story, folder / "report.html")
+    _show(folder, story, report, time.perf_counter() - began)
 
 
 def _data(data: Path, run: Run) -> None:

@@ -37,8 +37,6 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     shutil.copytree(ROOT / "configs", folder / "configs")
     for name in ("Makefile", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, folder / name)
-    ready = Path(sys.executable).parents[1] / ".armd-ready"
-    ready.touch()
     done = Quickstart(folder, "").make("quickstart")
     assert done.returncode == 0, done.stdout + done.stderr
     return Quickstart(folder, done.stdout)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from ranks import armd, metrics
 
+from armd_dist.checkpoint.folder import damage
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,17 +61,20 @@ def test_damaged_checkpoint_is_passed_over_and_told(copy: Path, tiny_config: Pat
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
-    done = armd("train", tiny_config, f"run.dir={copy}", "training.stop_at=6")
+    done = armd("train", tiny_config, f"run.dir={copy}", "training.stop_at=10")
     assert done.returncode == 0, done.stderr
     assert f"passing over {copy / 'checkpoints' / 'step-00000010'}" in done.stderr
     assert "has changed since it was written" in done.stderr
     assert "step-00000005 (step 5)" in done.stderr
+    assert damage(copy / "checkpoints" / "step-00000010") is None, "the run replaces it when it comes there again"
 
 
 def test_interrupted_checkpoint_does_not_exist(copy: Path, tiny_config: Path) -> None:
     (copy / "checkpoints" / "step-00000010" / "COMPLETE").unlink()
-    done = armd("train", tiny_config, f"run.dir={copy}", "training.stop_at=6")
+    done = armd("train", tiny_config, f"run.dir={copy}", "training.stop_at=10")
     assert "step-00000005 (step 5)" in done.stderr
+    assert damage(copy / "checkpoints" / "step-00000010") is None
+    assert [path.name for path in sorted((copy / "checkpoints").iterdir())] == ["step-00000005", "step-00000010"]
 
 
 def test_finished_run_has_nothing_to_do(copy: Path, tiny_config: Path) -> None:
