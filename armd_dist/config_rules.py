@@ -117,5 +117,6 @@ def _world_problems(run: Run, world_size: int) -> list[Problem]:
 
 def _use_divisors(size: int, largest: int | None = None) -> str:
     divisors = [d for d in range(1, min(size, largest or size) + 1) if size % d == 0]
-    shown = divisors if len(divisors) <= 12 else divisors[:12]
-    return "use " + (", ".join(map(str, shown[:-1])) + f" or {shown[-1]}" if len(shown) > 1 else "1")
+    if len(divisors) > 12:
+        return "use " + ", ".join(map(str, divisors[:12])) + " ..."
+    return "use " + (", ".join(map(str, divisors[:-1])) + f" or {divisors[-1]}" if len(divisors) > 1 else "1")

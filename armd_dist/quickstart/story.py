@@ -102,10 +102,10 @@ def _run(command: list[str], shown: list[str], capture: bool = False) -> str:
     console.print(
         "[bold green]$[/bold green] " + " ".join(f"'{word}'" if " " in word else word for word in shown), soft_wrap=True
     )
-    # One thread for each of the two processes: they share two cores.
-    threads = {"OMP_NUM_THREADS": "1"} if shown[0] == "torchrun" else {}
+    # Two processes share two cores; and threads that wait for each other are slow where anything else runs as well.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        command, env={**os.environ, **threads}, check=True, text=True, stdout=subprocess.PIPE if capture else None
+        command, env=environment, check=True, text=True, stdout=subprocess.PIPE if capture else None
     )
     return result.stdout or ""
 
