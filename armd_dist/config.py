@@ -64,7 +64,7 @@ def check_tree(tree: dict[str, Any], world_size: int | None = None) -> Run:
 
 def _field_problem(detail: Any) -> Problem:
     """A problem of one field, from what pydantic says of it."""
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(str(part) for part in detail["loc"] if part != "[key]")  # pydantic's mark of a mapping's key
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(path, known_paths(Run), n=1, cutoff=0.6)
         remedy = f"did you mean {close[0]}?" if close else "remove it (armd config --schema lists every setting)"
@@ -92,7 +92,7 @@ def _without_bad_fields(tree: dict[str, Any], error: ValidationError) -> Run | N
     pruned = OmegaConf.to_container(OmegaConf.create(tree))
     for detail in error.errors():
         parent: Any = pruned
-        *parents, bad = detail["loc"]
+        *parents, bad = (part for part in detail["loc"] if part != "[key]")
         for part in parents:
             if not isinstance(parent.get(part), dict):
                 bad = part  # a bad element takes its whole list with it

@@ -1,6 +1,7 @@
 """Rules that tie several settings together; `config` adds them to what it finds wrong with single ones."""
 
 from armd_dist.errors import Problem
+from armd_dist.orders.rules import order_problems
 from armd_dist.run import Run
 
 
@@ -18,11 +19,20 @@ def _model_problems(run: Run) -> list[Problem]:
         problems.append(
             Problem("model.num_attention_heads", model.num_attention_heads, rule, _use_divisors(model.hidden_size, 64))
         )
-    elif model.head_dim % 2:
+    elif model.head_dim % 2 and model.position_embedding != "learned":
         rule = f"gives heads of odd width {model.head_dim}, which rotary positions cannot pair"
         problems.append(
             Problem("model.num_attention_heads", model.num_attention_heads, rule, "make hidden_size / heads even")
         )
+    grouped = model.num_key_value_heads != model.num_attention_heads
+    if model.num_attention_heads % model.num_key_value_heads:  # type: ignore[operator]
+        rule = f"does not divide model.num_attention_heads={model.num_attention_heads}"
+        remedy = _use_divisors(model.num_attention_heads)
+        problems.append(Problem("model.num_key_value_heads", model.num_key_value_heads, rule, remedy))
+    if model.query_context in ("linear", "both") and model.position_embedding == "rotary":
+        rule = "weighs tokens by learned positions, which model.position_embedding=rotary does not have"
+        remedy = "use model.position_embedding=both or learned, or model.query_context=neighbours"
+        problems.append(Problem("model.query_context", model.query_context, rule, remedy))
     if model.two_stream_layers > model.num_layers:  # type: ignore[operator]
         rule = f"is more than model.num_layers={model.num_layers}"
         problems.append(
@@ -30,6 +40,7 @@ def _model_problems(run: Run) -> list[Problem]:
         )
     for path, size in (
         ("model.num_attention_heads", model.num_attention_heads),
+        *([("model.num_key_value_heads", model.num_key_value_heads)] if grouped else []),
         ("model.ffn_hidden_size", model.ffn_hidden_size),
         ("model.padded_vocab_size", model.padded_vocab_size),
     ):
@@ -44,25 +55,7 @@ def _model_problems(run: Run) -> list[Problem]:
 
 
 def _orders_problems(run: Run) -> list[Problem]:
-    orders, length = run.orders, run.data.sequence_length
-    problems = []
-    if orders.rho_max & (orders.rho_max - 1):
-        problems.append(
-            Problem("orders.rho_max", orders.rho_max, "is not a power of two", "rho doubles: use 2, 4, 8, 16, 32 ...")
-        )
-    if orders.rho_max > length:
-        problems.append(
-            Problem(
-                "orders.rho_max", orders.rho_max, f"is more than data.sequence_length={length}", "use fewer segments"
-            )
-        )
-    if max(orders.strided_streams) > length:
-        rule = f"has more streams than data.sequence_length={length}"
-        problems.append(Problem("orders.strided_streams", orders.strided_streams, rule, "use fewer streams"))
-    if orders.strided_from is not None and orders.strided_from < orders.left_to_right_steps:
-        rule = f"comes before the end of orders.left_to_right_steps={orders.left_to_right_steps}"
-        problems.append(Problem("orders.strided_from", orders.strided_from, rule, "let strided fine-tuning come last"))
-    return problems
+    return order_problems(run.orders, run.data.sequence_length, run.model.network)
 
 
 def _schedule_problems(run: Run) -> list[Problem]:

@@ -12,14 +12,24 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import Layout, lay_out
-from armd_dist.orders.order import Order, from_blocks
-from armd_dist.orders.schemes import any_order, left_to_right, segments, strided
+from armd_dist.orders.order import Order
+from armd_dist.orders.schemes import (
+    any_order,
+    block_diffusion,
+    in_blocks,
+    left_to_right,
+    masked_diffusion,
+    segments,
+    strided,
+    tokens,
+    window,
+)
 
 # Tensors here are too small to share: threads would only wait for one another.
 torch.set_num_threads(1)
 
 BOS = 1
-CONTEXTS = ["neighbours", "linear", "none"]
+CONTEXTS = ["neighbours", "linear", "both", "none"]
 VOCAB = 40
 
 
@@ -79,11 +89,6 @@ def rows_of(order: Order, seed: int = 0, vocab: int = VOCAB, batch: int = 1, dis
     return Rows(ids, places, blocks)
 
 
-def diffusion(length: int, steps: int, generator: np.random.Generator) -> Order:
-    """Masked diffusion: masking times iid uniform on 1..steps, masked last is revealed first."""
-    return from_blocks(steps + 1 - generator.integers(1, steps + 1, size=length))
-
-
 def behind_prompt(order: Order, prompt: int) -> Order:
     """A prompt shown at once (block 0) in front of this order."""
     places = np.concatenate((np.arange(1, prompt + 1), order.position + prompt))
@@ -104,7 +109,11 @@ SCHEMES: dict[str, Draw] = {
     "strided_2_ragged": lambda draw: strided(9, 2),
     "strided_4": lambda draw: strided(8, 4),
     "strided_4_ragged": lambda draw: strided(11, 4),
-    "diffusion_4": lambda draw: diffusion(9, 4, draw),
+    "masked_diffusion": lambda draw: masked_diffusion(9, 4, draw),
+    "block_diffusion_ragged": lambda draw: block_diffusion(11, 4, 3, draw),
+    "tokens": lambda draw: tokens(9, 4, draw),
+    "window_ragged": lambda draw: window(8, 3, draw),
+    "segments_in_blocks": lambda draw: in_blocks(segments(9, 3, draw), 2),
     "prompt_then_any": lambda draw: behind_prompt(any_order(6, draw), 3),
     "prompt_then_strided": lambda draw: behind_prompt(strided(7, 2), 3),
 }

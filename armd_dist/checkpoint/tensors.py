@@ -16,8 +16,8 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from armd_dist.checkpoint.folder import STATE_DIR, resolve_checkpoint
 from armd_dist.config import load_run
 from armd_dist.errors import CheckpointError
-from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
+from armd_dist.model.network import Network, make_network
 from armd_dist.run import Run
 
 VOCABULARY = {"tokens.weight", "head.weight"}  # the parameters with a row for each token
@@ -33,7 +33,7 @@ def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
     _load(folder, into, alone=False)
 
 
-def load_model(path: Path) -> tuple[ARMD, Run, Path]:
+def load_model(path: Path) -> tuple[Network, Run, Path]:
     """The model of a checkpoint (or of a run's newest one) on this process alone, in fp32, ready to evaluate.
 
     The vocabulary's padding, which only tensor parallelism needs, is left out. Returns (model, the run's settings, the
@@ -41,7 +41,7 @@ def load_model(path: Path) -> tuple[ARMD, Run, Path]:
     """
     checkpoint = resolve_checkpoint(path)
     run = load_run(checkpoint / "run.yaml")
-    model = ARMD(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
+    model = make_network(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
     weights = {
         f"weight/{name}": torch.empty(run.model.padded_vocab_size, run.model.hidden_size)
         if name in VOCABULARY

@@ -28,7 +28,7 @@ def generate(
     from dataclasses import asdict
 
     from armd_dist.errors import GenerationError
-    from armd_dist.export.open import open_model
+    from armd_dist.export.open import open_armd
     from armd_dist.generation.generate import generate_text
     from armd_dist.generation.sampling import Sampling
 
@@ -36,7 +36,7 @@ def generate(
         sampling = Sampling(temperature, top_k, top_p)
     except ValueError as error:
         raise GenerationError(f"--{str(error).replace('_', '-', 1)}") from error
-    network, tokenizer = open_model(model)
+    network, tokenizer = open_armd(model)
     for text in prompt or [""]:
         start = time.perf_counter()
         sample = generate_text(network, tokenizer, text, streams, max_new_tokens, sampling, seed)

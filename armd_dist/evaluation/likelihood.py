@@ -40,16 +40,18 @@ def evaluate_strided(
     streams: int,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    windows: int | None = None,
 ) -> Perplexity:
-    """PPL_S over every window of the data. `progress` is told the windows done. Raises ValueError for a bad S."""
+    """PPL_S over the first `windows` windows, or all. `progress` is told those done. Raises ValueError for a bad S."""
+    windows = windows or stream.num_windows
     order = strided(stream.sequence_length, streams)
     positions, blocks = torch.from_numpy(order.position), torch.from_numpy(order.block)
-    nll = torch.empty(stream.num_windows, stream.sequence_length, dtype=torch.float64)
-    for start in range(0, stream.num_windows, batch_size):
-        windows = torch.from_numpy(stream.windows(np.arange(start, min(start + batch_size, stream.num_windows))))
-        nll[start : start + len(windows)] = window_nll(model, windows, positions, blocks, stream.manifest.bos_id)
+    nll = torch.empty(windows, stream.sequence_length, dtype=torch.float64)
+    for start in range(0, windows, batch_size):
+        tokens = torch.from_numpy(stream.windows(np.arange(start, min(start + batch_size, windows))))
+        nll[start : start + len(tokens)] = window_nll(model, tokens, positions, blocks, stream.manifest.bos_id)
         if progress is not None:
-            progress(len(windows))
+            progress(len(tokens))
     heads = blocks <= num_heads(stream.sequence_length, streams)
     # A single stream has no parallel phase: all of it is generated token by token.
     return _summary(nll, heads if streams > 1 else torch.ones_like(heads), steps=int(blocks.max()))
@@ -64,7 +66,7 @@ def window_nll(model: ARMD, windows: Tensor, positions: Tensor, blocks: Tensor, 
 
 
 def _summary(nll: Tensor, heads: Tensor, steps: int) -> Perplexity:
-    low, high = _bootstrap(nll.mean(dim=1).numpy())
+    low, high = bootstrap(nll.mean(dim=1).numpy())
     return Perplexity(
         value=math.exp(nll.mean()),
         low=low,
@@ -76,7 +78,7 @@ def _summary(nll: Tensor, heads: Tensor, steps: int) -> Perplexity:
     )
 
 
-def _bootstrap(per_window: np.ndarray) -> tuple[float, float]:
+def bootstrap(per_window: np.ndarray) -> tuple[float, float]:
     """A 95 % interval of exp(mean), windows of equal length resampled with a fixed seed."""
     generator = np.random.default_rng(0)
     draws = generator.integers(len(per_window), size=(BOOTSTRAP_DRAWS, len(per_window)))

@@ -1,6 +1,7 @@
 """One way in for everything that reads a trained model: a checkpoint, a run's newest one, or an export."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,23 +11,47 @@ from armd_dist.checkpoint.tensors import load_model
 from armd_dist.errors import ExportError
 from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
+from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.layers import PlainLayers
+from armd_dist.model.network import Network
 from data_pipeline.tokenizer import Tokenizer
 
 
-def open_model(path: Path) -> tuple[ARMD, Tokenizer]:
-    """The model in fp32 on this process, ready to evaluate, with its tokenizer."""
+@dataclass(frozen=True)
+class Opened:
+    """A network in fp32 on this process, ready to evaluate; block_length: the windows of a block-diffusion denoiser."""
+
+    network: Network
+    tokenizer: Tokenizer
+    block_length: int | None = None
+
+
+def open_model(path: Path) -> Opened:
+    """Whatever network stands there."""
     if (path / "config.json").is_file():
         return _open_export(path)
-    model, _, checkpoint = load_model(path)
-    return model, Tokenizer.load(checkpoint / "tokenizer.model")
+    model, run, checkpoint = load_model(path)
+    return Opened(model, Tokenizer.load(checkpoint / "tokenizer.model"), run.orders.block_length)
 
 
-def _open_export(path: Path) -> tuple[ARMD, Tokenizer]:
+def open_armd(path: Path) -> tuple[ARMD, Tokenizer]:
+    """A network that generates. Raises ExportError for a denoiser."""
+    opened = open_model(path)
+    return require_armd(opened.network, path), opened.tokenizer
+
+
+def require_armd(network: Network, path: Path) -> ARMD:
+    """Raises ExportError for a denoiser, a baseline that is there to be evaluated."""
+    if isinstance(network, Denoiser):
+        raise ExportError(f"{path}: model.network=denoiser is trained and evaluated only; give a model of network armd")
+    return network
+
+
+def _open_export(path: Path) -> Opened:
     settings = json.loads((path / "config.json").read_text())
     if settings.get("model_type") != "armd":
         raise ExportError(f"{path}: config.json is of model_type={settings.get('model_type')}; give an ARMD export")
-    config = ModelConfig(**{name: settings[name] for name in ModelConfig.model_fields})
+    config = ModelConfig(**{name: settings[name] for name in ModelConfig.model_fields if name in settings})
     with torch.device("meta"):
         model = ARMD(config, PlainLayers())
     weights = {
@@ -35,4 +60,4 @@ def _open_export(path: Path) -> tuple[ARMD, Tokenizer]:
         for name, tensor in load_file(file).items()
     }
     model.load_state_dict(weights, assign=True)
-    return model.eval().requires_grad_(False), Tokenizer.load(path / "tokenizer.model")
+    return Opened(model.eval().requires_grad_(False), Tokenizer.load(path / "tokenizer.model"))

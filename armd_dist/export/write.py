@@ -14,6 +14,7 @@ from armd_dist.checkpoint.tensors import load_model
 from armd_dist.errors import ExportError
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.model_card import model_card
+from armd_dist.export.open import require_armd
 from armd_dist.export.sources import write_sources
 from armd_dist.export.tokenizer import write_fast_tokenizer
 from armd_dist.model.armd import ARMD
@@ -30,7 +31,8 @@ def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB") -> boo
     The folder appears in one rename once it is checked. Raises ExportError where `out` holds something else or the
     export does not give the checkpoint's logits.
     """
-    model, run, checkpoint = load_model(path)
+    network, run, checkpoint = load_model(path)
+    model = require_armd(network, path)
     tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
     config = _config(model, run, checkpoint, tokenizer)
     if out.exists():

@@ -77,7 +77,8 @@ def _first_visibility(prompt: int, block: int, like: Tensor) -> Visibility:
     at = torch.arange(prompt, device=like.device)
     content = torch.cat((at.new_tensor([BOS_BLOCK]), at))
     query = torch.cat((at, at.new_full((block,), prompt)))
-    return from_blocks(content.expand(len(like), -1), query.expand(len(like), -1))
+    # Dense: to compile a kernel for each length of a prompt would take longer than the passes over it.
+    return from_blocks(content.expand(len(like), -1), query.expand(len(like), -1)).dense()
 
 
 def _layout(text: Tensor, content: list[int], rows: list[int], visible: list[int], see: Visibility) -> Layout:

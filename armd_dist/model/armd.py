@@ -6,27 +6,23 @@ from torch import nn
 
 from armd_dist.model.attention import KeyValueCache
 from armd_dist.model.config import ModelConfig
+from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout
 from armd_dist.model.query_context import make_query_context
-from armd_dist.model.rotary import rotary_angles
 from armd_dist.model.shapes import Hidden, KeyHidden, Logits
-from armd_dist.model.two_stream import RowAngles, TwoStreamLayer, UpperLayer
+from armd_dist.model.two_stream import RowAngles, TwoStreamLayer, UpperLayer, join
 
 
-class ARMD(nn.Module):
+class ARMD(LanguageModel):
     """Two-stream layers below, causal layers above, logits for the query rows.
 
     Row n predicts the token at its own place from tokens of strictly earlier blocks; there is no shift.
     """
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
-        super().__init__()
+        super().__init__(config, layers)
         assert config.two_stream_layers is not None, "ModelConfig fills it"
-        self.config = config
-        self.layers = layers
-        self.tokens = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
-        self.positions = layers.position_embedding(config.max_sequence_length + 1, config.hidden_size)
         self.query_context = make_query_context(config, layers)
         last = config.two_stream_layers - 1
         self.two_stream = nn.ModuleList(
@@ -35,9 +31,6 @@ class ARMD(nn.Module):
         self.upper = nn.ModuleList(
             UpperLayer(config, layers) for _ in range(config.num_layers - config.two_stream_layers)
         )
-        self.norm = layers.norm(config.hidden_size, config.norm_eps)
-        if not config.tie_embeddings:
-            self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
 
     def forward(self, layout: Layout, caches: Sequence[KeyValueCache] | None = None) -> Logits:
         """Logits [query rows, batch, vocab of this process].
@@ -46,7 +39,7 @@ class ARMD(nn.Module):
         """
         at: Sequence[KeyValueCache | None] = caches or [None] * (self.config.num_layers + 1)
         content, query = self.embed(layout, at[-1])
-        angles = self.angles(layout, query)
+        angles = self.rotations(layout, query)
         below = len(self.two_stream)
         for layer, cache in zip(self.two_stream, at[:below], strict=True):
             content, query = layer(content, query, layout.visibility, angles, cache)
@@ -60,17 +53,12 @@ class ARMD(nn.Module):
         query = self.positions(layout.query_positions).transpose(0, 1)
         if self.query_context is not None:
             query = query + self.query_context(layout, content, self.tokens, self.positions, cache)
-        return content.contiguous(), query.contiguous()
+        return self.dropout(content.contiguous()), self.dropout(query.contiguous())
 
-    def angles(self, layout: Layout, like: Hidden) -> RowAngles:
-        """Rotary angles of both streams' rows."""
-        head_dim, theta = self.config.head_dim, self.config.rope_theta
-        return RowAngles(
-            content=rotary_angles(layout.content_positions, head_dim, theta, like.dtype),
-            query=rotary_angles(layout.query_positions, head_dim, theta, like.dtype),
-        )
-
-    def predict(self, query: Hidden) -> Logits:
-        """The head, on the token embedding's own rows where the two are tied."""
-        head = self.tokens if self.config.tie_embeddings else self.head
-        return self.layers.logits(self.norm(query), head.get_parameter("weight"), self.config.vocab_size)
+    def rotations(self, layout: Layout, like: Hidden) -> RowAngles:
+        """Rotary angles of both streams' rows, where rows are rotated."""
+        if not self.rotates:
+            return RowAngles()
+        content = self.angles(layout.content_positions, like.dtype)
+        query = self.angles(layout.query_positions, like.dtype)
+        return RowAngles(content, query, joint=(join((content[0], query[0])), join((content[1], query[1]))))

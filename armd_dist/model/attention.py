@@ -1,17 +1,14 @@
-"""Attention over visible keys: a fast path on PyTorch's kernels, and a slow one that states the formula."""
+"""Projections of attention: queries from one stream, keys and values perhaps from another."""
 
-import math
 from typing import Protocol, runtime_checkable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from armd_dist.model.config import ModelConfig
+from armd_dist.model.kernels import heads_first
 from armd_dist.model.layers import Layers
 from armd_dist.model.rotary import rotate
-from armd_dist.model.shapes import Angles, HeadKeys, HeadRows, Hidden
-from armd_dist.model.visibility import Mask
+from armd_dist.model.shapes import Angles, GroupKeys, HeadKeys, HeadRows, Hidden
 
 
 @runtime_checkable
@@ -24,50 +21,40 @@ class KeyValueCache(Protocol):
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose queries and keys may come from different streams."""
+    """Multi-head attention whose queries and keys may come from different streams.
+
+    A head of keys and values serves a group of neighbouring query heads (grouped queries; one each by default).
+    """
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__()
+        assert config.num_key_value_heads is not None, "ModelConfig fills it"
         self.head_dim = config.head_dim
+        self.group = config.num_attention_heads // config.num_key_value_heads
         self.query = layers.column(config.hidden_size, config.hidden_size)
         # One head's key and value lie side by side, so that a split by output features keeps heads whole.
-        self.key_value = layers.column(config.hidden_size, 2 * config.hidden_size)
+        self.key_value = layers.column(config.hidden_size, 2 * config.num_key_value_heads * config.head_dim)
+        self.query_norm = layers.head_norm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.key_norm = layers.head_norm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.out = layers.row(config.hidden_size, config.hidden_size)
 
-    def queries(self, hidden: Hidden, angles: tuple[Angles, Angles]) -> Tensor:
+    def queries(self, hidden: Hidden, angles: tuple[Angles, Angles] | None) -> Tensor:
         """[rows, batch, heads, head_dim], rotated to the rows' places in the text."""
         query = self.query(hidden)
-        return rotate(query.view(*query.shape[:2], -1, self.head_dim), angles)
+        return rotate(self.query_norm(query.view(*query.shape[:2], -1, self.head_dim)), angles)
 
     def keys_values(
-        self, hidden: Hidden, angles: tuple[Angles, Angles], cache: KeyValueCache | None
+        self, hidden: Hidden, angles: tuple[Angles, Angles] | None, cache: KeyValueCache | None
     ) -> tuple[HeadKeys, HeadKeys]:
-        """Keys and values of these rows, behind those of the cache where there is one."""
+        """Keys and values of these rows, behind those of the cache where there is one, a head for each query head."""
         both = self.key_value(hidden)
         key, value = both.view(*both.shape[:2], -1, 2, self.head_dim).unbind(3)
-        keys, values = heads_first(rotate(key, angles)), heads_first(value)
-        return cache.extend(keys, values) if cache is not None else (keys, values)
+        keys, values = heads_first(rotate(self.key_norm(key), angles)), heads_first(value)
+        if cache is not None:
+            keys, values = cache.extend(keys, values)
+        return for_each_query_head(keys, self.group), for_each_query_head(values, self.group)
 
 
-def heads_first(rows: Tensor) -> HeadRows:
-    """[rows, batch, heads, head_dim] -> [batch, heads, rows, head_dim]."""
-    return rows.permute(1, 2, 0, 3)
-
-
-def attend(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hidden:
-    """Softmax attention. queries: [rows, batch, heads, head_dim]; returns [rows, batch, heads x head_dim]."""
-    dense = None if mask.dense is None else mask.dense[:, None]
-    mixed = F.scaled_dot_product_attention(heads_first(queries), keys, values, attn_mask=dense, is_causal=mask.causal)
-    return mixed.permute(2, 0, 1, 3).flatten(2).contiguous()
-
-
-def attend_reference(queries: Tensor, keys: HeadKeys, values: HeadKeys, mask: Mask) -> Hidden:
-    """The same by its definition: dense scores, masked, softmax. Tests hold `attend` equal to it."""
-    rows = heads_first(queries)
-    scores = rows @ keys.transpose(-1, -2) / math.sqrt(rows.shape[-1])
-    if mask.causal:
-        visible = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-        scores = scores.masked_fill(~visible, float("-inf"))
-    elif mask.dense is not None:
-        scores = scores.masked_fill(~mask.dense[:, None], float("-inf"))
-    return (scores.softmax(-1) @ values).permute(2, 0, 1, 3).flatten(2)
+def for_each_query_head(rows: GroupKeys, group: int) -> HeadKeys:
+    """Every head `group` times in a row. The cache holds them once."""
+    return rows.repeat_interleave(group, dim=1) if group > 1 else rows

@@ -18,7 +18,7 @@ def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: 
     """
     if len(shape) == 1:
         return torch.ones(shape)
-    if name in ("query_context.left.weight", "query_context.right.weight"):
+    if name.endswith((".left.weight", ".right.weight")):
         return torch.eye(shape[0])
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)

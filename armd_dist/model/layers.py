@@ -33,8 +33,12 @@ class Layers(Protocol):
         """Linear without bias that every process holds entirely."""
         ...
 
-    def norm(self, size: int, eps: float) -> nn.Module:
-        """RMS norm over the last dimension."""
+    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
+        """Norm of whole hidden states over the last dimension, without bias. kind: rmsnorm or layernorm."""
+        ...
+
+    def head_norm(self, size: int, eps: float) -> nn.Module:
+        """RMS norm of heads [..., heads of this process, size], with one weight [size] for all heads."""
         ...
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
@@ -42,7 +46,7 @@ class Layers(Protocol):
         ...
 
     def position_embedding(self, rows: int, size: int) -> nn.Module:
-        """Embedding that every process holds entirely."""
+        """Embedding that every process holds entirely; where it has one row, that one stands at every place."""
         ...
 
     def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
@@ -51,6 +55,10 @@ class Layers(Protocol):
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
         """-log softmax(logits)[target] in fp32. targets: [batch, rows]; returns [rows, batch]."""
+        ...
+
+    def log_normalizer(self, logits: Logits) -> Scores:
+        """log sum exp over the whole vocabulary in fp32, [rows, batch]."""
         ...
 
 
@@ -64,6 +72,18 @@ class RMSNorm(nn.Module):
         return F.rms_norm(hidden, (hidden.shape[-1],), self.weight, self.eps)
 
 
+class Places(nn.Embedding):
+    """Vectors of places, or a single one for all of them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input if self.num_embeddings > 1 else torch.zeros_like(input))
+
+
+def make_norm(size: int, eps: float, kind: str) -> nn.Module:
+    """The norm of this kind: rmsnorm or layernorm, neither with a bias."""
+    return nn.LayerNorm(size, eps, bias=False) if kind == "layernorm" else RMSNorm(size, eps)
+
+
 class PlainLayers:
     """One process holds everything. For generation, evaluation, export and as the reference in tests."""
 
@@ -73,21 +93,31 @@ class PlainLayers:
     row = column
     whole = column
 
-    def norm(self, size: int, eps: float) -> nn.Module:
+    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
+        return make_norm(size, eps, kind)
+
+    def head_norm(self, size: int, eps: float) -> nn.Module:
         return RMSNorm(size, eps)
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
         return nn.Embedding(rows, size)
 
-    position_embedding = token_embedding
+    def position_embedding(self, rows: int, size: int) -> nn.Module:
+        return Places(rows, size)
 
     def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
         return mask_padding(F.linear(hidden, weight), first_row=0, vocab_size=vocab_size)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
-        # At least fp32, and float64 where the exactness tests ask for it.
-        wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(wide.movedim(-1, 1), targets.t(), reduction="none")
+        return F.cross_entropy(_wide(logits).movedim(-1, 1), targets.t(), reduction="none")
+
+    def log_normalizer(self, logits: Logits) -> Scores:
+        return _wide(logits).logsumexp(-1)
+
+
+def _wide(logits: Logits) -> Logits:
+    """At least fp32, and float64 where the exactness tests ask for it."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def mask_padding(logits: Logits, first_row: int, vocab_size: int) -> Logits:

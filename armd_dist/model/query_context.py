@@ -58,15 +58,32 @@ class LinearContext(nn.Module):
         return self.mix(weights / weights.sum(-1, keepdim=True) @ values).transpose(0, 1)
 
 
-def make_query_context(config: ModelConfig, layers: Layers) -> NeighbourContext | LinearContext | None:
+class BothContexts(nn.Module):
+    """The sum of the two; our choice."""
+
+    def __init__(self, config: ModelConfig, layers: Layers) -> None:
+        super().__init__()
+        self.neighbours = NeighbourContext(config, layers)
+        self.linear = LinearContext(config, layers)
+
+    def forward(
+        self, layout: Layout, content: KeyHidden, embed: nn.Module, positions: nn.Module, cache: KeyValueCache | None
+    ) -> Hidden:
+        given = (layout, content, embed, positions, cache)
+        return self.neighbours(*given) + self.linear(*given)
+
+
+def make_query_context(config: ModelConfig, layers: Layers) -> nn.Module | None:
     """The setting as a module; None where the query knows only its place."""
     if config.query_context == "neighbours":
         return NeighbourContext(config, layers)
-    return LinearContext(config, layers) if config.query_context == "linear" else None
+    if config.query_context == "linear":
+        return LinearContext(config, layers)
+    return BothContexts(config, layers) if config.query_context == "both" else None
 
 
 def _as_dense(mask: Mask, weights: Tensor) -> Tensor:
     """The mask as 0 and 1, in the type and broadcast to the shape of `weights` [batch, rows, keys]."""
-    if mask.dense is not None:
-        return mask.dense.to(weights.dtype)
+    if mask.visible is not None:
+        return mask.visible.to(weights.dtype)
     return torch.ones_like(weights).tril() if mask.causal else torch.ones_like(weights)

@@ -13,8 +13,10 @@ def rotary_angles(positions: Ids, head_dim: int, theta: float, dtype: torch.dtyp
     return angle.cos().to(dtype), angle.sin().to(dtype)
 
 
-def rotate(rows: Tensor, angles: tuple[Angles, Angles]) -> Tensor:
-    """Turns pairs (i, i + head_dim / 2) of [rows, batch, heads, head_dim] by their angles."""
+def rotate(rows: Tensor, angles: tuple[Angles, Angles] | None) -> Tensor:
+    """Turns pairs (i, i + head_dim / 2) of [rows, batch, heads, head_dim] by their angles; by None not at all."""
+    if angles is None:
+        return rows
     cos, sin = (part[:, :, None] for part in angles)
     first, second = rows.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)

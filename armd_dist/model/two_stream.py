@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from armd_dist.model.attention import Attention, KeyValueCache, attend
+from armd_dist.model.attention import Attention, KeyValueCache
 from armd_dist.model.config import ModelConfig
+from armd_dist.model.kernels import attend
 from armd_dist.model.layers import Layers
 from armd_dist.model.shapes import Angles, Hidden, KeyAngles, KeyHidden
 from armd_dist.model.visibility import Visibility
@@ -16,21 +17,32 @@ from armd_dist.model.visibility import Visibility
 
 @dataclass(frozen=True)
 class RowAngles:
-    """Rotary cosines and sines of the two streams' rows."""
+    """Rotary cosines and sines of the content's rows, the query's, and both joined; None where nothing is rotated."""
 
-    content: tuple[KeyAngles, KeyAngles]
-    query: tuple[Angles, Angles]
+    content: tuple[KeyAngles, KeyAngles] | None = None
+    query: tuple[Angles, Angles] | None = None
+    joint: tuple[Tensor, Tensor] | None = None
+
+
+class SwiGLU(nn.Module):
+    """silu(gate) x value. Value and gate lie side by side, so that a split by features keeps the pairs together."""
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        value, gate = pairs.unflatten(-1, (-1, 2)).unbind(-1)
+        return F.silu(gate) * value
 
 
 class MLP(nn.Module):
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__()
         assert config.ffn_hidden_size is not None, "ModelConfig fills it"
-        self.up = layers.column(config.hidden_size, config.ffn_hidden_size)
+        gated = config.activation == "swiglu"
+        self.up = layers.column(config.hidden_size, config.ffn_hidden_size * (2 if gated else 1))
+        self.activation = SwiGLU() if gated else nn.GELU(approximate="tanh")
         self.down = layers.row(config.ffn_hidden_size, config.hidden_size)
 
     def forward(self, hidden: Hidden) -> Hidden:
-        return self.down(F.gelu(self.up(hidden), approximate="tanh"))
+        return self.down(self.activation(self.up(hidden)))
 
 
 class Layer(nn.Module):
@@ -38,10 +50,17 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__()
-        self.attention_norm = layers.norm(config.hidden_size, config.norm_eps)
+        self.attention_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
         self.attention = Attention(config, layers)
-        self.mlp_norm = layers.norm(config.hidden_size, config.norm_eps)
+        self.mlp_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
         self.mlp = MLP(config, layers)
+        # On whole hidden states only: all tensor-parallel processes draw the same numbers.
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def add(self, rows: Hidden, attended: Tensor) -> Hidden:
+        """What the attention found, then the MLP, written into the residual stream."""
+        rows = rows + self.dropout(self.attention.out(attended))
+        return rows + self.dropout(self.mlp(self.mlp_norm(rows)))
 
 
 class TwoStreamLayer(Layer):
@@ -56,19 +75,22 @@ class TwoStreamLayer(Layer):
         self.drops_content = drops_content
 
     def forward(
-        self, content: KeyHidden, query: Hidden, see: Visibility, angles: RowAngles, cache: KeyValueCache | None
+        self,
+        content: KeyHidden,
+        query: Hidden,
+        see: Visibility,
+        angles: RowAngles,
+        cache: KeyValueCache | None,
     ) -> tuple[KeyHidden, Hidden]:
         streams = [query] if self.drops_content else [content, query]
-        turns = [angles.query] if self.drops_content else [angles.content, angles.query]
         masks = [see.query] if self.drops_content else [see.content, see.query]
         joined = join(streams)
         normed = self.attention_norm(joined)
         normed_content = self.attention_norm(content) if self.drops_content else split(normed, streams)[0].contiguous()
         keys, values = self.attention.keys_values(normed_content, angles.content, cache)
-        queries = self.attention.queries(normed, (join([t[0] for t in turns]), join([t[1] for t in turns])))
+        queries = self.attention.queries(normed, angles.query if self.drops_content else angles.joint)
         attended = [attend(q, keys, values, mask) for q, mask in zip(split(queries, streams), masks, strict=True)]
-        joined = joined + self.attention.out(join(attended))
-        joined = joined + self.mlp(self.mlp_norm(joined))
+        joined = self.add(joined, join(attended))
         return (content, joined) if self.drops_content else tuple(split(joined, streams))  # type: ignore[return-value]
 
 
@@ -78,10 +100,8 @@ class UpperLayer(Layer):
     def forward(self, query: Hidden, see: Visibility, angles: RowAngles, cache: KeyValueCache | None) -> Hidden:
         normed = self.attention_norm(query)
         keys, values = self.attention.keys_values(normed, angles.query, cache)
-        query = query + self.attention.out(
-            attend(self.attention.queries(normed, angles.query), keys, values, see.upper)
-        )
-        return query + self.mlp(self.mlp_norm(query))
+        queries = self.attention.queries(normed, angles.query)
+        return self.add(query, attend(queries, keys, values, see.upper))
 
 
 def join(streams: Sequence[Tensor]) -> Tensor:

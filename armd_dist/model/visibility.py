@@ -1,28 +1,74 @@
 """Who may look at whom. Every order enters the network through these masks alone."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from armd_dist.model.shapes import Ids, KeyIds, Visible
+from armd_dist.model.shapes import Ids, KeyIds, Masked, Visible
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
+
+TILE = 128  # rows and keys of a tile in FlexAttention's mask: its kernels' own size
 
 
 @dataclass(frozen=True)
+class Blocks:
+    """Blocks of the rows, [batch, rows], and of the keys, [batch, keys]; `strict`: a row does not see its own block."""
+
+    rows: Ids
+    keys: KeyIds
+    strict: bool
+
+    def to(self, device: object) -> "Blocks":
+        return Blocks(self.rows.to(device), self.keys.to(device), self.strict)  # type: ignore[call-overload]
+
+
+@dataclass(frozen=True, eq=False)
 class Mask:
     """Visibility of keys for one attention call.
 
-    `causal`: row i sees keys 0..i, for the plain causal kernel. Otherwise `dense` [batch, rows, keys] is true where a
-    row sees a key, and None means that every row sees every key.
+    `causal`: row i sees keys 0..i. `blocks`: by the blocks of rows and keys. `dense` [batch or 1, rows, keys], bool:
+    true where a row sees a key. One of the three at most; with none of them every row sees every key.
+
+    What a kernel needs beyond that is made at its first use, on the device where the mask then is, and kept: once an
+    order, not once a layer.
     """
 
     causal: bool = False
-    dense: Tensor | None = None
+    dense: Visible | None = None
+    blocks: Blocks | None = None
 
     def to(self, device: object) -> "Mask":
-        return Mask(self.causal, None if self.dense is None else self.dense.to(device))  # type: ignore[call-overload]
+        dense = None if self.dense is None else self.dense.to(device)  # type: ignore[call-overload]
+        return Mask(self.causal, dense, None if self.blocks is None else self.blocks.to(device))
+
+    @cached_property
+    def visible(self) -> Visible | None:
+        """[batch or 1, rows, keys], true where a row sees a key; None where causal or everything."""
+        if self.blocks is None:
+            return self.dense
+        return (earlier if self.blocks.strict else not_later)(self.blocks.rows, self.blocks.keys)
+
+    @cached_property
+    def blind(self) -> Masked | None:
+        """[batch or 1, rows], true where a row sees nothing; None where no row is blind."""
+        if self.visible is None:
+            return None
+        blind = ~self.visible.any(-1)
+        return blind if blind.any() else None
+
+    @cached_property
+    def tiles(self) -> "BlockMask":
+        """FlexAttention's form of `blocks`."""
+        assert self.blocks is not None, "only masks of blocks have tiles"
+        return block_mask(self.blocks)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visibility:
     """The three masks of a two-stream network (ARMD paper).
 
@@ -37,17 +83,21 @@ class Visibility:
     def to(self, device: object) -> "Visibility":
         return Visibility(self.content.to(device), self.query.to(device), self.upper.to(device))
 
+    def dense(self) -> "Visibility":
+        """The same with dense masks wherever blocks decide, for lengths that are not worth a compiled kernel."""
+        return Visibility(*(Mask(m.causal, m.visible) for m in (self.content, self.query, self.upper)))
+
 
 ALL_CAUSAL = Visibility(Mask(causal=True), Mask(causal=True), Mask(causal=True))
 ALL_VISIBLE = Visibility(Mask(), Mask(), Mask())
 
 
 def from_blocks(content_blocks: KeyIds, query_blocks: Ids) -> Visibility:
-    """Dense masks for rows in any storage order; needs O(rows^2) memory. BOS has the smallest block of all."""
+    """Masks for rows in any storage order. BOS has the smallest block of all."""
     return Visibility(
-        content=Mask(dense=not_later(content_blocks, content_blocks)),
-        query=Mask(dense=earlier(query_blocks, content_blocks)),
-        upper=Mask(dense=not_later(query_blocks, query_blocks)),
+        content=Mask(blocks=Blocks(content_blocks, content_blocks, strict=False)),
+        query=Mask(blocks=Blocks(query_blocks, content_blocks, strict=True)),
+        upper=Mask(blocks=Blocks(query_blocks, query_blocks, strict=False)),
     )
 
 
@@ -59,3 +109,42 @@ def not_later(row_blocks: Ids, key_blocks: KeyIds) -> Visible:
 def earlier(row_blocks: Ids, key_blocks: KeyIds) -> Visible:
     """M_sc: [batch, rows, keys], true where b(key) < b(row)."""
     return key_blocks[:, None, :] < row_blocks[:, :, None]
+
+
+def block_mask(blocks: Blocks) -> "BlockMask":
+    """FlexAttention's mask: which tiles hold no visible pair, some, or nothing else, and a rule for those in between.
+
+    Equal to torch's create_block_mask, without its [rows, keys] tensor: a tile holds a visible pair if its latest row
+    sees its earliest key, and nothing else if its earliest row sees its latest key.
+    """
+    from torch.nn.attention.flex_attention import BlockMask  # needed on CUDA alone
+
+    # The latest block that a row sees; then one rule, and one compiled kernel, serves all masks.
+    upto = (blocks.rows - 1 if blocks.strict else blocks.rows).contiguous()
+    keys = blocks.keys.contiguous()
+    (first_row, last_row, whole_row), (first_key, last_key, whole_key) = _extremes(upto), _extremes(keys)
+    full = not_later(first_row, last_key) & whole_row[:, None] & whole_key
+    some = not_later(last_row, first_key) & ~full
+    return BlockMask.from_kv_blocks(
+        *_listed(some),
+        *_listed(full),
+        BLOCK_SIZE=TILE,
+        mask_mod=lambda batch, head, row, key: keys[batch, key] <= upto[batch, row],
+        seq_lengths=(upto.shape[1], keys.shape[1]),
+    )
+
+
+def _extremes(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Smallest and largest value of each tile, [batch, tiles], and whether the tile is whole, [tiles]."""
+    count = values.shape[1]
+    tiles = -(-count // TILE)
+    padded = torch.cat((values, values[:, -1:].expand(-1, tiles * TILE - count)), dim=1)
+    low, high = padded.view(len(values), tiles, TILE).aminmax(dim=-1)
+    return low, high, torch.arange(1, tiles + 1, device=values.device) * TILE <= count
+
+
+def _listed(tiles: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row of tiles how many are marked, [batch, 1, tiles], and all their numbers, marked ones first."""
+    marked = tiles[:, None].to(torch.int32)
+    numbers = marked.argsort(dim=-1, descending=True, stable=True)
+    return marked.sum(-1, dtype=torch.int32), numbers.to(torch.int32)

@@ -1,21 +1,73 @@
-"""The block-causal likelihood: one forward pass gives every conditional of every block.
+"""The likelihood, exact or bounded, as a mean of -log p over tokens; a micro-batch says of which and how weighted.
 
-ARMD, AR, masked diffusion and block diffusion differ in the order alone; for iid masking times the unweighted mean is
-the discrete-time masked-diffusion NELBO, and left to right it is the AR loss (derived).
+ARMD, AR, masked and block diffusion on the two-stream network differ in the order alone: one forward pass gives every
+conditional of every block. For iid masking times the unweighted mean is the discrete-time masked-diffusion NELBO, and
+left to right it is the AR loss (derived). The denoiser sees one masking a pass, and weights make its mean the NELBO.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
 from torch import Tensor
 
-from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import Layout
-from armd_dist.model.shapes import Ids, Scores
+from armd_dist.model.denoiser import DenoiserLayout
+from armd_dist.model.layout import Layout, lay_out
+from armd_dist.model.network import Network
+from armd_dist.model.shapes import Ids, Scores, Weights
+from armd_dist.orders.order import Order
 
 
-def token_nll(model: ARMD, layout: Layout, targets: Ids) -> Scores:
-    """-log p(token | earlier blocks) in nats, [rows, batch]. targets: [batch, rows], in the layout's storage order."""
+class Loss(NamedTuple):
+    """objective: what is minimised; nll: nats per token, or their bound, what is reported. Scalars."""
+
+    objective: Tensor
+    nll: Tensor
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass of one process works on.
+
+    targets: [batch, rows] in the layout's storage order; weights: [batch, rows] of their nats, None for 1 each;
+    first_sample: the global number of its first sample, which keys dropout.
+    """
+
+    layout: Layout | DenoiserLayout
+    targets: Ids
+    weights: Weights | None = None
+    first_sample: int = 0
+
+    def to(self, device: object) -> "MicroBatch":
+        weights = None if self.weights is None else self.weights.to(device)  # type: ignore[call-overload]
+        targets = self.targets.to(device)  # type: ignore[call-overload]
+        return MicroBatch(self.layout.to(device), targets, weights, self.first_sample)
+
+    def loss(self, model: Network, z_loss: float = 0.0) -> Loss:
+        """The mean over all tokens. `z_loss` times the mean of log(sum exp logits)^2 keeps the logits near zero."""
+        logits = model(self.layout)
+        nll = model.layers.token_nll(logits, self.targets)
+        mean = nll.mean() if self.weights is None else (nll * self.weights.t().to(nll.dtype)).mean()
+        if not z_loss:
+            return Loss(mean, mean.detach())
+        return Loss(mean + z_loss * model.layers.log_normalizer(logits).square().mean(), mean.detach())
+
+
+def ordered_batch(tokens: Ids, orders: Sequence[Order], bos_id: int, first_sample: int = 0) -> MicroBatch:
+    """Texts [batch, rows] in text order, each under an order of its own; rows are stored as revealed."""
+    places = torch.from_numpy(np.stack([order.position for order in orders]))
+    blocks = torch.from_numpy(np.stack([order.block for order in orders]))
+    revealed = tokens.gather(1, places - 1)
+    return MicroBatch(lay_out(revealed, places, blocks, bos_id), revealed, first_sample=first_sample)
+
+
+def token_nll(model: Network, layout: Layout | DenoiserLayout, targets: Ids) -> Scores:
+    """-log p(token | what its row sees) in nats, [rows, batch]. targets: [batch, rows], stored as in the layout."""
     return model.layers.token_nll(model(layout), targets)
 
 
-def likelihood_loss(model: ARMD, layout: Layout, targets: Ids) -> Tensor:
+def likelihood_loss(model: Network, layout: Layout, targets: Ids) -> Tensor:
     """The mean of `token_nll` over all tokens of the micro-batch: a scalar."""
     return token_nll(model, layout, targets).mean()

@@ -1,21 +1,34 @@
 """Progressive permutation training: which orders a step trains on. A pure function of the settings and the step."""
 
+import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from armd_dist.orders.config import OrdersConfig
 from armd_dist.orders.order import Order
-from armd_dist.orders.schemes import left_to_right, segments, strided
+from armd_dist.orders.schemes import (
+    any_order,
+    block_diffusion,
+    in_blocks,
+    left_to_right,
+    masked_diffusion,
+    segments,
+    strided,
+    tokens,
+    window,
+)
 
-LEFT_TO_RIGHT, PROGRESSIVE, STRIDED = "left_to_right", "progressive", "strided"
+LEFT_TO_RIGHT, PROGRESSIVE, MIXTURE, STRIDED = "left_to_right", "progressive", "mixture", "strided"
+SHUFFLES = {"segments": segments, "tokens": tokens, "window": window}
 
 
 @dataclass(frozen=True)
 class Position:
     """Where training stands in the curriculum.
 
-    phase: left_to_right, progressive or strided; rho: shuffled segments (1 outside the progressive phase);
+    phase: left_to_right, progressive, mixture or strided; rho: as `rho_counts` says (1 outside the progressive phase);
     stage: counts the changes so far, and keys the random draws.
     """
 
@@ -24,20 +37,54 @@ class Position:
     stage: int
 
 
+class Stretch(NamedTuple):
+    """Steps `first` to `last` (0-based, both included) of one phase and one rho."""
+
+    first: int
+    last: int
+    phase: str
+    rho: int
+
+
 def position_at(config: OrdersConfig, step: int) -> Position:
     """The curriculum's position at `step` (0-based).
 
-    rho doubles from 2 to rho_max over progressive_steps in equal parts and stays there until strided_from.
+    rho grows from 2 to rho_max over progressive_steps in equal parts and stays there until strided_from. A mixture
+    takes the place of all that, as one stage.
     """
-    levels = int(config.rho_max).bit_length() - 1
+    levels = _levels(config)
     if config.strided_from is not None and step >= config.strided_from:
         return Position(STRIDED, 1, levels + 1)
     into = step - config.left_to_right_steps
     if into < 0:
         return Position(LEFT_TO_RIGHT, 1, 0)
+    if config.mixture is not None:
+        return Position(MIXTURE, 1, levels)
     ramp = config.progressive_steps
     level = min(levels, 1 + into * levels // ramp) if ramp else levels
-    return Position(PROGRESSIVE, 2**level, level)
+    return Position(PROGRESSIVE, 2**level if config.rho_growth == "doubling" else 1 + level, level)
+
+
+def _levels(config: OrdersConfig) -> int:
+    """Stages between the left-to-right and the strided phase."""
+    if config.mixture is not None:
+        return 1
+    return config.rho_max.bit_length() - 1 if config.rho_growth == "doubling" else config.rho_max - 1
+
+
+def phases(config: OrdersConfig, total_steps: int) -> list[Stretch]:
+    """The schedule of `total_steps` steps: stretches without a change, one behind the other, none empty."""
+    start, ramp, levels = config.left_to_right_steps, config.progressive_steps, _levels(config)
+    # Level 1 + k starts at the first step with k <= into * levels / ramp: rounded up.
+    changes = {0, config.strided_from or 0, *(start - (-k * ramp // levels) for k in range(levels))}
+    firsts = sorted(step for step in changes if step < total_steps)
+    rows: list[Stretch] = []
+    for first, end in itertools.pairwise([*firsts, total_steps]):
+        position = position_at(config, first)
+        if rows and rows[-1][2:] == (position.phase, position.rho):
+            first = rows.pop().first
+        rows.append(Stretch(first, end - 1, position.phase, position.rho))
+    return rows
 
 
 def draw_order(config: OrdersConfig, position: Position, length: int, seed: int, sample: int) -> Order:
@@ -50,7 +97,34 @@ def draw_order(config: OrdersConfig, position: Position, length: int, seed: int,
     key = np.random.SeedSequence((seed, sample, position.stage))
     generator = np.random.Generator(np.random.Philox(key))
     if position.phase == STRIDED:
-        return strided(length, int(generator.choice(config.strided_streams)))
+        return _strided(config, length, generator)
+    if position.phase == MIXTURE:
+        return _mixed(config, length, generator)
     if generator.random() < config.keep_left_to_right:
         return left_to_right(length)
-    return segments(length, position.rho, generator)
+    order = SHUFFLES[config.rho_counts](length, position.rho, generator)
+    # Without a choice nothing is drawn, and the size comes last: it never changes which way tokens are shuffled.
+    sizes = config.block_sizes
+    return order if sizes == [1] else in_blocks(order, sizes[int(generator.integers(len(sizes)))])
+
+
+def _mixed(config: OrdersConfig, length: int, generator: np.random.Generator) -> Order:
+    mixture = sorted((config.mixture or {}).items())  # by name: settings that are equal draw alike
+    weights = np.array([weight for _, weight in mixture])
+    drawn = int(generator.choice(len(weights), p=weights / weights.sum())) if len(weights) > 1 else 0
+    match mixture[drawn][0]:
+        case "left_to_right":
+            return left_to_right(length)
+        case "any_order":
+            return any_order(length, generator)
+        case "masked_diffusion":
+            return masked_diffusion(length, config.diffusion_steps, generator)
+        case "block_diffusion":
+            width = config.block_length or length
+            return block_diffusion(length, width, config.block_steps or width, generator)
+        case "strided":
+            return _strided(config, length, generator)
+
+
+def _strided(config: OrdersConfig, length: int, generator: np.random.Generator) -> Order:
+    return strided(length, int(generator.choice(config.strided_streams)))

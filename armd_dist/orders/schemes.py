@@ -16,6 +16,25 @@ def any_order(length: int, generator: np.random.Generator) -> Order:
     return from_permutation(generator.permutation(length))
 
 
+def masked_diffusion(length: int, steps: int, generator: np.random.Generator) -> Order:
+    """Masked diffusion in T = `steps` steps: b(n) = T + 1 - tau(n), tau iid uniform on 1..T.
+
+    Masked last is revealed first (ARMD paper). Steps that reveal nothing leave their block out.
+    """
+    return from_blocks(steps + 1 - generator.integers(1, steps + 1, size=length))
+
+
+def block_diffusion(length: int, block_length: int, steps: int, generator: np.random.Generator) -> Order:
+    """BD3-LM: windows of `block_length` places left to right, inside each masked diffusion in `steps` steps.
+
+    b(n) = steps * window(n) + steps + 1 - tau(n), tau iid uniform on 1..steps (our choice). The last window may be
+    short. block_length = 1 is left to right, block_length >= length masked diffusion.
+    """
+    window_of_place = np.arange(length) // block_length
+    tau = generator.integers(1, steps + 1, size=length)
+    return from_blocks(steps * window_of_place + steps + 1 - tau)
+
+
 def segments(length: int, rho: int, generator: np.random.Generator) -> Order:
     """`rho` contiguous segments of nearly equal length in shuffled order, left to right inside.
 
@@ -26,6 +45,35 @@ def segments(length: int, rho: int, generator: np.random.Generator) -> Order:
     widths = np.diff(starts)[shuffled]
     ends = np.cumsum(widths)
     return from_permutation(np.arange(length) - np.repeat(ends - widths, widths) + np.repeat(starts[shuffled], widths))
+
+
+def tokens(length: int, rho: int, generator: np.random.Generator) -> Order:
+    """`rho` random places exchange their turns by a random permutation, all others are revealed as left to right.
+
+    rho = 1 is left to right, rho = length is any order (our choice). Raises ValueError for more than `length` places.
+    """
+    reveal = np.arange(length)
+    exchanged = generator.choice(length, size=rho, replace=False)  # in random order
+    reveal[np.sort(exchanged)] = exchanged
+    return from_permutation(reveal)
+
+
+def window(length: int, rho: int, generator: np.random.Generator) -> Order:
+    """Windows of `rho` places left to right, shuffled inside. The last window may be short.
+
+    rho = 1 is left to right, rho >= length is any order (our choice).
+    """
+    return from_permutation(np.lexsort((generator.random(length), np.arange(length) // rho)))
+
+
+def in_blocks(order: Order, size: int) -> Order:
+    """The tokens of `order` in its sequence, `size` at a time; what remains is a short last block (our choice).
+
+    For orders of one token at a time. size = 1 changes nothing.
+    """
+    block_of_place = np.empty_like(order.block)
+    block_of_place[order.position - 1] = np.arange(len(order.position)) // size + 1
+    return from_blocks(block_of_place)
 
 
 def strided(length: int, streams: int) -> Order:

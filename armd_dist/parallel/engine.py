@@ -1,5 +1,6 @@
 """One optimizer step over all processes. One process and 512 look the same from outside."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,22 +9,13 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
-from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import Layout
-from armd_dist.objectives.likelihood import likelihood_loss
+from armd_dist.model.network import Network, make_network
+from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize
 from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.zero import PARTS, make_deepspeed, read_state, write_state
 from armd_dist.run import Run
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """What one forward pass of one process works on. targets: [batch, rows] in the layout's storage order."""
-
-    layout: Layout
-    targets: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,22 +33,27 @@ class Engine:
         self.run = run
         self.topology = topology
         self.layers = MegatronLayers()
-        model = ARMD(run.model, self.layers)
+        model = make_network(run.model, self.layers)
         initialize(model, run.model, run.training.seed)
         self.zero = make_deepspeed(model.to(topology.device), run)
-        self.model: ARMD = self.zero.module
+        self.model: Network = self.zero.module
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
         total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
         for micro_batch in micro_batches:
-            layout = micro_batch.layout.to(self.topology.device)
-            targets = micro_batch.targets.to(self.topology.device)
-            loss = likelihood_loss(self.model, layout, targets) / len(micro_batches)
-            loss.backward()
-            total += loss.detach()
+            self._seed_dropout(micro_batch)
+            loss = micro_batch.to(self.topology.device).loss(self.model, self.run.training.z_loss)
+            (loss.objective / len(micro_batches)).backward()
+            total += loss.nll / len(micro_batches)
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
         return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
+
+    def _seed_dropout(self, micro_batch: MicroBatch) -> None:
+        """Dropout of a micro-batch follows from the seed and its samples: equal on all tensor-parallel processes, which
+        hold the same hidden states, another one elsewhere, and the same again after a resume."""
+        digest = hashlib.sha256(f"dropout/{self.run.training.seed}/{micro_batch.first_sample}".encode()).digest()
+        torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def _update(self, learning_rate: float) -> float:
         """Reduces, clips and applies the accumulated gradient; returns its norm before clipping."""

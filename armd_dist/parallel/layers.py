@@ -1,6 +1,7 @@
 """The model's layers on Megatron-core: split over the tensor-parallel group, same parameter names as the plain ones."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core import ModelParallelConfig, parallel_state
 from megatron.core.tensor_parallel import (
@@ -8,12 +9,13 @@ from megatron.core.tensor_parallel import (
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
+    reduce_from_tensor_model_parallel_region,
     vocab_parallel_cross_entropy,
 )
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
-from armd_dist.model.layers import RMSNorm, mask_padding
+from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding
 from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
 
 
@@ -25,6 +27,14 @@ class Column(ColumnParallelLinear):
 class Row(RowParallelLinear):
     def forward(self, input_: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(input_)[0]
+
+
+class SplitHeadNorm(RMSNorm):
+    """Each process applies the one weight to its own heads, so the weight's gradient is summed over the group."""
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        weight = copy_to_tensor_model_parallel_region(self.weight)
+        return F.rms_norm(hidden, (hidden.shape[-1],), weight, self.eps)
 
 
 class MegatronLayers:
@@ -65,14 +75,17 @@ class MegatronLayers:
     def whole(self, in_size: int, out_size: int) -> nn.Module:
         return nn.Linear(in_size, out_size, bias=False)
 
-    def norm(self, size: int, eps: float) -> nn.Module:
-        return RMSNorm(size, eps)
+    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
+        return make_norm(size, eps, kind)
+
+    def head_norm(self, size: int, eps: float) -> nn.Module:
+        return SplitHeadNorm(size, eps)
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
         return _marked(VocabParallelEmbedding(rows, size, init_method=_keep, config=self.config), split_dim=0)
 
     def position_embedding(self, rows: int, size: int) -> nn.Module:
-        return nn.Embedding(rows, size)
+        return Places(rows, size)
 
     def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
         first_row = parallel_state.get_tensor_model_parallel_rank() * weight.shape[0]
@@ -81,6 +94,13 @@ class MegatronLayers:
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
         return vocab_parallel_cross_entropy(logits.float(), targets.t().contiguous())
+
+    def log_normalizer(self, logits: Logits) -> Scores:
+        wide = logits.float()
+        largest = wide.detach().amax(-1)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=parallel_state.get_tensor_model_parallel_group())
+        total = reduce_from_tensor_model_parallel_region((wide - largest[..., None]).exp().sum(-1))
+        return total.log() + largest
 
 
 def _keep(tensor: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from armd_dist.model.layout import lay_out
-from armd_dist.orders.curriculum import draw_order, position_at
-from armd_dist.parallel.engine import MicroBatch
+from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
+from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
+from armd_dist.orders.curriculum import Position, draw_order, position_at
 from armd_dist.run import Run
 from data_pipeline.stream import TokenStream
 
@@ -18,6 +18,7 @@ class Batches:
         self.stream = stream
         self.share = run.training.global_batch_size // data_size
         self.offset = data_rank * self.share
+        self.make = self._masked if run.model.network == "denoiser" else self._ordered
 
     def at(self, step: int) -> list[MicroBatch]:
         """The micro-batches of `step` (0-based) for this process."""
@@ -25,17 +26,24 @@ class Batches:
         samples = np.arange(first, first + self.share)
         tokens = self.stream.samples(samples)
         size = self.run.training.micro_batch_size
+        position = self.position(step)
         return [
-            self._micro_batch(step, samples[start : start + size], tokens[start : start + size])
+            self.make(position, samples[start : start + size], tokens[start : start + size])
             for start in range(0, self.share, size)
         ]
 
-    def _micro_batch(self, step: int, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
-        position = position_at(self.run.orders, step)
+    def position(self, step: int) -> Position:
+        """Where training stands at `step`; a denoiser does the same all the way."""
+        if self.run.model.network == "denoiser":
+            return Position("masked_diffusion", 1, 0)
+        return position_at(self.run.orders, step)
+
+    def _ordered(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         length, seed = tokens.shape[1], self.run.training.seed
         orders = [draw_order(self.run.orders, position, length, seed, int(sample)) for sample in samples]
-        places = np.stack([order.position for order in orders])
-        revealed = torch.from_numpy(np.take_along_axis(tokens, places - 1, axis=1))
-        blocks = torch.from_numpy(np.stack([order.block for order in orders]))
-        layout = lay_out(revealed, torch.from_numpy(places), blocks, self.stream.manifest.bos_id)
-        return MicroBatch(layout, targets=revealed)
+        return ordered_batch(torch.from_numpy(tokens), orders, self.stream.manifest.bos_id, int(samples[0]))
+
+    def _masked(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
+        ids, window = torch.from_numpy(tokens), self.run.orders.block_length or tokens.shape[1]
+        masked = draw_masking(tokens.shape[1], window, self.run.training.seed, samples.tolist())
+        return masked_batch(ids, masked, window, self.stream.manifest.bos_id, int(samples[0]))

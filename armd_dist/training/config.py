@@ -41,6 +41,11 @@ class TrainingConfig(BaseModel):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     adam_eps: float = Field(1e-8, gt=0)
     clip_grad: float = Field(1.0, gt=0, description="Largest global gradient norm.")
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of log(sum exp logits)^2, which keeps logits near zero in long runs: 1e-4.",
+    )
 
 
 class CheckpointConfig(BaseModel):

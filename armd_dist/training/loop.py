@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 
 from armd_dist.errors import TrainingError
-from armd_dist.orders.curriculum import position_at
+from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.run import Run
@@ -45,13 +45,12 @@ def _train(run: Run, topology: Topology) -> None:
             result = engine.train_step(batches.at(step), rate)
             _refuse_non_finite(result, step)
             if metrics is not None:
-                metrics.log(_describe(run, step, rate, result, watch.lap()))
+                metrics.log(_describe(run, step, batches.position(step), rate, result, watch.lap()))
             if (step + 1) % run.checkpoint.every == 0 or step + 1 == last:
                 save_checkpoint(engine, stream.manifest, step + 1)
 
 
-def _describe(run: Run, step: int, rate: float, result: StepResult, speed: float) -> StepMetrics:
-    position = position_at(run.orders, step)
+def _describe(run: Run, step: int, position: Position, rate: float, result: StepResult, speed: float) -> StepMetrics:
     return StepMetrics(
         step=step + 1,
         loss=result.loss,

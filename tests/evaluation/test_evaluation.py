@@ -12,7 +12,7 @@ from toys import tiny_model
 
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.likelihood import evaluate_strided, window_nll
-from armd_dist.evaluation.report import evaluate_all, parse_streams, table, write_json
+from armd_dist.evaluation.report import evaluate_orders, parse_streams, table, write_json
 from armd_dist.evaluation.unigram import token_counts, unigram_perplexity
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
@@ -128,7 +128,7 @@ def test_batch_size_changes_nothing_and_progress_counts_windows(model: ARMD, str
 
 
 def test_all_orders_and_their_report(model: ARMD, stream: TokenStream, tmp_path: Path) -> None:
-    results = evaluate_all(model, stream, [1, 2])
+    results = evaluate_orders(model, stream, [1, 2])
     assert list(results) == ["left_to_right", "strided_2"]
     assert table(results).row_count == 2
     path = write_json(tmp_path / "new" / "folder", results, Path("m"), Path("d"), "abc")
@@ -140,7 +140,7 @@ def test_all_orders_and_their_report(model: ARMD, stream: TokenStream, tmp_path:
 
 def test_more_streams_than_tokens(model: ARMD, stream: TokenStream) -> None:
     with pytest.raises(EvaluationError, match="--streams 11: sequences of 10 tokens have at most that many streams"):
-        evaluate_all(model, stream, [1, 11])
+        evaluate_orders(model, stream, [1, 11])
 
 
 def test_parse_streams() -> None:

@@ -13,7 +13,7 @@ from ranks import armd, environment
 
 from armd_dist.checkpoint.tensors import load_model
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
-from armd_dist.export.open import open_model
+from armd_dist.export.open import open_armd
 from armd_dist.export.write import export_checkpoint
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layout import lay_out
@@ -48,6 +48,16 @@ torch.save(found, out + "/found.pt")
 """
 
 
+SWITCHES = [
+    "model.num_key_value_heads=2",
+    "model.qk_norm=true",
+    "model.activation=swiglu",
+    "model.normalization=layernorm",
+    "model.tie_embeddings=false",
+    "model.hidden_dropout=0.3",
+]
+
+
 @pytest.fixture(scope="module")
 def export(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("exported") / "export"
@@ -57,8 +67,11 @@ def export(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fresh(export: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    return in_a_fresh_process(export, tmp_path_factory.mktemp("fresh"))
+
+
+def in_a_fresh_process(export: Path, out: Path) -> dict[str, torch.Tensor]:
     """What a process that cannot import this project gets out of the folder."""
-    out = tmp_path_factory.mktemp("fresh")
     torch.save(given(), out / "given.pt")
     script = out / "fresh.py"
     script.write_text(FRESH)
@@ -80,8 +93,8 @@ def given() -> dict[str, torch.Tensor]:
     return {"ids": ids, "block": torch.arange(20).expand(2, -1) % 6 + 1}
 
 
-def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tensor]) -> None:
-    model, _, _ = load_model(trained)
+def check_logits(run: Path, fresh: dict[str, torch.Tensor]) -> None:
+    model, _, _ = load_model(run)
     ids, block = given()["ids"], given()["block"]
     places = torch.arange(1, 21).expand(2, -1)
     left_to_right = model(lay_out(ids[:, 1:], places, places, bos_id=2)).transpose(0, 1)
@@ -89,6 +102,31 @@ def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tens
     assert (fresh["logits"][:, :-1] - left_to_right).abs().max() <= 1e-5
     assert (fresh["any_order"] - any_order).abs().max() <= 1e-5
     assert left_to_right.std() > 0.1, "the comparison must have something to compare"
+
+
+def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tensor]) -> None:
+    check_logits(trained, fresh)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ["model.position_embedding=rotary"],
+        ["model.position_embedding=learned", "model.query_context=both"],
+    ],
+    ids=["rotary", "learned_and_both_contexts"],
+)
+def test_every_switch_of_the_network_is_exported(places: list[str], tiny_config: Path, tmp_path: Path) -> None:
+    """Dropout too, which must not fall on a model that was loaded to be used."""
+    run, out = tmp_path / "run", tmp_path / "export"
+    done = armd("train", tiny_config, f"run.dir={run}", "training.stop_at=2", *SWITCHES, *places)
+    assert done.returncode == 0, done.stderr
+    assert export_checkpoint(run, out)
+    fresh = in_a_fresh_process(out, tmp_path)
+    check_logits(run, fresh)
+    assert torch.equal(fresh["usual"], fresh["one_stream"][:, : fresh["usual"].shape[1]])
+    assert torch.equal(fresh["again"], fresh["logits"])
+    assert not open_armd(out)[0].training
 
 
 def test_plain_calls_have_the_usual_shift(fresh: dict[str, torch.Tensor]) -> None:
@@ -114,7 +152,7 @@ def test_saving_again_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:
 
 
 def test_tokenizer_puts_bos_in_front(fresh: dict[str, torch.Tensor], export: Path) -> None:
-    _, tokenizer = open_model(export)
+    _, tokenizer = open_armd(export)
     assert fresh["text_ids"][0].tolist() == [2, *tokenizer.encode("The value of")]
 
 
@@ -129,7 +167,7 @@ def test_files_import_torch_and_transformers_only(export: Path) -> None:
 
 
 def test_padding_of_the_vocabulary_is_gone(export: Path) -> None:
-    model, _ = open_model(export)
+    model, _ = open_armd(export)
     assert model.tokens.get_parameter("weight").shape[0] == 400
 
 

@@ -40,6 +40,7 @@ OWNERS = {
     "transformers": "armd_dist/export",
 }
 TORCH_FREE = [
+    "armd_dist/model/cost.py",
     "armd_dist/orders",
     "armd_dist/config.py",
     "armd_dist/config_rules.py",
@@ -131,7 +132,7 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_files_and_functions_stay_small() -> None:
-    for path in sources():
+    for path in [*sources(), *sorted((ROOT / "benchmarks").glob("*.py"))]:
         lines = path.read_text().count("\n")
         assert lines <= 250, f"{path.relative_to(ROOT)} has {lines} lines; 250 are the most"
         for node in ast.walk(ast.parse(path.read_text())):

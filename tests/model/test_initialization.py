@@ -43,9 +43,22 @@ def test_seeds_and_names_tell_matrices_apart() -> None:
 
 def test_identity_maps_and_norms() -> None:
     config = tiny_config()
-    for side in ("left", "right"):
+    for side in ("left", "right", "neighbours.left", "neighbours.right"):
         assert torch.equal(initial_value(f"query_context.{side}.weight", (16, 16), config, 0), torch.eye(16))
     assert torch.equal(initial_value("norm.weight", (16,), config, 0), torch.ones(16))
+
+
+def test_the_switches_bring_no_other_identities_and_ones() -> None:
+    """With all of them on: two maps are the identity, norms of streams and heads are one, the rest is drawn."""
+    config = tiny_config(query_context="both", qk_norm=True, normalization="layernorm", activation="swiglu")
+    model = ARMD(config, PlainLayers())
+    initialize(model, config, seed=0)
+    named = dict(model.named_parameters())
+    ones = {name for name, value in named.items() if torch.equal(value, torch.ones_like(value))}
+    assert ones == {name for name in named if name.endswith("norm.weight")}
+    assert len(ones) == 4 * 4 + 1
+    eyes = {name for name, value in named.items() if value.dim() == 2 and torch.equal(value, torch.eye(*value.shape))}
+    assert eyes == {f"query_context.neighbours.{side}.weight" for side in ("left", "right")}
 
 
 @pytest.mark.parametrize(

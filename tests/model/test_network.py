@@ -1,76 +1,15 @@
 """What the network computes, and what it leaves out."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from toys import BOS, CONTEXTS, VOCAB, rows_of, scheme, tiny_config, tiny_model
+from toys import CONTEXTS, VOCAB, rows_of, scheme, tiny_config, tiny_model
 
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
 from armd_dist.objectives.likelihood import likelihood_loss
-from armd_dist.orders.schemes import left_to_right
-
-
-class PlainGPT:
-    """A causal transformer in a few lines, one text at a time, from the weights of an ARMD without two-stream layers.
-
-    Reads [BOS, x_1, ..., x_n] and, as usual, row i predicts token i + 1.
-    """
-
-    def __init__(self, model: ARMD) -> None:
-        self.weights = {name: value.detach() for name, value in model.named_parameters()}
-        self.config = model.config
-
-    def logits(self, ids: Tensor) -> Tensor:
-        w, rows = self.weights, len(ids)
-        nothing_right = w["query_context.right.weight"] @ w["query_context.distance.weight"][0]
-        previous = w["tokens.weight"][ids] + w["query_context.distance.weight"][1]
-        hidden = w["positions.weight"][1 : rows + 1] + previous @ w["query_context.left.weight"].T + nothing_right
-        for layer in range(self.config.num_layers):
-            hidden = self.layer(hidden, f"upper.{layer}.")
-        return (self.norm(hidden, "norm.weight") @ w["head.weight"].T)[:, : self.config.vocab_size]
-
-    def layer(self, hidden: Tensor, at: str) -> Tensor:
-        w, width, heads = self.weights, self.config.head_dim, self.config.num_attention_heads
-        normed = self.norm(hidden, at + "attention_norm.weight")
-        query = normed @ w[at + "attention.query.weight"].T
-        both = normed @ w[at + "attention.key_value.weight"].T
-        mixed = []
-        for head in range(heads):
-            q = self.rotate(query[:, head * width : (head + 1) * width])
-            k = self.rotate(both[:, 2 * head * width : (2 * head + 1) * width])
-            v = both[:, (2 * head + 1) * width : (2 * head + 2) * width]
-            scores = (q @ k.T / math.sqrt(width)).masked_fill(torch.ones(len(q), len(q)).triu(1).bool(), -math.inf)
-            mixed.append(scores.softmax(-1) @ v)
-        hidden = hidden + torch.cat(mixed, -1) @ w[at + "attention.out.weight"].T
-        inner = self.norm(hidden, at + "mlp_norm.weight") @ w[at + "mlp.up.weight"].T
-        inner = 0.5 * inner * (1 + torch.tanh(math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)))
-        return hidden + inner @ w[at + "mlp.down.weight"].T
-
-    def norm(self, hidden: Tensor, name: str) -> Tensor:
-        return hidden / (hidden.square().mean(-1, keepdim=True) + self.config.norm_eps).sqrt() * self.weights[name]
-
-    def rotate(self, rows: Tensor) -> Tensor:
-        """Pair (i, i + width / 2) as a complex number, turned by place x theta^(-2i / width)."""
-        half = rows.shape[1] // 2
-        frequency = self.config.rope_theta ** (-torch.arange(half, dtype=rows.dtype) / half)
-        turn = torch.polar(torch.ones(len(rows), half, dtype=rows.dtype), torch.arange(len(rows))[:, None] * frequency)
-        turned = torch.complex(rows[:, :half], rows[:, half:]) * turn
-        return torch.cat((turned.real, turned.imag), -1)
-
-
-def test_without_two_stream_layers_it_is_an_ordinary_gpt() -> None:
-    model = tiny_model(two_stream_layers=0)
-    rows = rows_of(left_to_right(10), batch=2)
-    inputs = torch.cat((torch.full((2, 1), BOS), rows.ids), dim=1)
-    gpt = torch.stack([PlainGPT(model).logits(text) for text in inputs])
-    ours = model(rows.layout()).transpose(0, 1)[..., :VOCAB]
-    torch.testing.assert_close(ours, gpt[:, :-1], rtol=0, atol=1e-10)
-    # The usual loss: row i against token i + 1.
-    shifted = torch.nn.functional.cross_entropy(gpt[:, :-1].flatten(0, 1), inputs[:, 1:].flatten())
-    assert likelihood_loss(model, rows.layout(), rows.ids).item() == pytest.approx(shifted.item(), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", ["any_order", "strided_4_ragged"])
@@ -90,10 +29,19 @@ def test_content_behind_the_last_two_stream_layer_is_dropped(two_stream: int, co
     torch.testing.assert_close(model(rows.layout()), before, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("context", CONTEXTS)
-def test_every_parameter_is_trained(context: str) -> None:
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"query_context": context} for context in ("neighbours", "linear", "both", "none")),
+        {"qk_norm": True, "activation": "swiglu", "normalization": "layernorm", "num_key_value_heads": 1},
+        {"position_embedding": "rotary"},
+        {"position_embedding": "learned", "tie_embeddings": True},
+    ],
+    ids=str,
+)
+def test_every_parameter_is_trained(settings: dict[str, Any]) -> None:
     """Blocks of one token and more: no weight of any layer is idle."""
-    model = tiny_model(query_context=context)
+    model = tiny_model(**settings)
     rows = rows_of(scheme("strided_4_ragged"), batch=4)
     likelihood_loss(model, rows.layout(), rows.ids).backward()
     for name, parameter in model.named_parameters():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from checks import decode_against_full
-from toys import CONTEXTS, diffusion, tiny_model
+from toys import CONTEXTS, tiny_model
 
 from armd_dist.orders.order import from_blocks
-from armd_dist.orders.schemes import any_order, left_to_right, strided
+from armd_dist.orders.schemes import any_order, left_to_right, masked_diffusion, strided
 
 CASES = [(context, layers) for context in CONTEXTS for layers in (1, 2, 4)] + [("neighbours", 0)]
 ORDERS = {
@@ -16,7 +16,7 @@ ORDERS = {
     "strided_2_ragged": strided(9, 2),
     "strided_4": strided(8, 4),
     "strided_4_ragged": strided(11, 4),
-    "diffusion": diffusion(9, 4, np.random.default_rng(0)),
+    "masked_diffusion": masked_diffusion(9, 4, np.random.default_rng(0)),
     "several_at_once": from_blocks(np.array([2, 1, 3, 1, 2, 1])),
     "all_at_once": from_blocks(np.ones(5, dtype=np.int64)),
     "one_token": left_to_right(1),

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from checks import logits_of, one_pass_against_many, past_order_dependence, total_probability
-from toys import CONTEXTS, SCHEMES, Rows, diffusion, rows_of, scheme, tiny_model
+from toys import CONTEXTS, SCHEMES, Rows, rows_of, scheme, tiny_model
 
 from armd_dist.model.armd import ARMD
 from armd_dist.objectives.likelihood import likelihood_loss, token_nll
 from armd_dist.orders.order import Order, from_blocks
-from armd_dist.orders.schemes import any_order, left_to_right, strided
+from armd_dist.orders.schemes import any_order, left_to_right, masked_diffusion, strided
 
 LENGTH = 8
 CASES = [(context, layers) for context in CONTEXTS for layers in (1, 2, 4)] + [("neighbours", 0)]
@@ -21,7 +21,7 @@ CASES = [(context, layers) for context in CONTEXTS for layers in (1, 2, 4)] + [(
 @pytest.mark.parametrize(("context", "two_stream"), CASES)
 def test_diffusion_in_one_pass_or_many(context: str, two_stream: int, steps: int) -> None:
     model = tiny_model(query_context=context, two_stream_layers=two_stream)
-    order = diffusion(LENGTH, steps, np.random.default_rng(steps))
+    order = masked_diffusion(LENGTH, steps, np.random.default_rng(steps))
     assert one_pass_against_many(model, rows_of(order, batch=2)) < 1e-10
 
 

@@ -32,7 +32,7 @@ def test_storage_order_permutes_logits_and_nothing_else(context: str, two_stream
 @pytest.mark.parametrize("tied", [False, True])
 def test_each_sequence_of_a_batch_has_an_order_of_its_own(tied: bool) -> None:
     model = tiny_model(tie_embeddings=tied)
-    names = ["left_to_right", "any_order", "segments", "strided_2_ragged", "diffusion_4", "prompt_then_any"]
+    names = ["left_to_right", "any_order", "segments", "strided_2_ragged", "masked_diffusion", "prompt_then_any"]
     apart = [rows_of(scheme(name), seed=seed) for seed, name in enumerate(names)]
     together = Rows(*(torch.cat(parts) for parts in zip(*apart, strict=True)))
     torch.testing.assert_close(

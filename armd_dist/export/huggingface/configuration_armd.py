@@ -12,14 +12,21 @@ class ArmdConfig(PretrainedConfig):
 
     def __init__(
         self,
+        network: str = "armd",
         vocab_size: int = 32_000,
         max_sequence_length: int = 1024,
         hidden_size: int = 768,
         num_layers: int = 12,
         num_attention_heads: int = 12,
+        num_key_value_heads: int | None = None,
+        qk_norm: bool = False,
         ffn_hidden_size: int = 3072,
+        activation: str = "gelu",
+        normalization: str = "rmsnorm",
         two_stream_layers: int = 6,
         query_context: str = "neighbours",
+        position_embedding: str = "both",
+        hidden_dropout: float = 0.0,
         tie_embeddings: bool = True,
         rope_theta: float = 10_000.0,
         norm_eps: float = 1e-5,
@@ -28,14 +35,21 @@ class ArmdConfig(PretrainedConfig):
         trained: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        self.network = network
         self.vocab_size = vocab_size
         self.max_sequence_length = max_sequence_length
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.num_attention_heads = num_attention_heads
+        self.num_key_value_heads = num_key_value_heads or num_attention_heads
+        self.qk_norm = qk_norm
         self.ffn_hidden_size = ffn_hidden_size
+        self.activation = activation
+        self.normalization = normalization
         self.two_stream_layers = two_stream_layers
         self.query_context = query_context
+        self.position_embedding = position_embedding
+        self.hidden_dropout = hidden_dropout
         self.tie_embeddings = tie_embeddings
         self.rope_theta = rope_theta
         self.norm_eps = norm_eps
@@ -58,6 +72,10 @@ class ArmdConfig(PretrainedConfig):
     @property
     def head_dim(self) -> int:
         return self.hidden_size // self.num_attention_heads
+
+    @property
+    def num_positions(self) -> int:
+        return 1 if self.position_embedding == "rotary" else self.max_sequence_length + 1
 
     @property
     def padded_vocab_size(self) -> int:

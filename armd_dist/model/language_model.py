@@ -1,0 +1,34 @@
+"""What every network here begins and ends with: embeddings, places, and the head."""
+
+import torch
+from torch import nn
+
+from armd_dist.model.config import ModelConfig
+from armd_dist.model.layers import Layers
+from armd_dist.model.rotary import rotary_angles
+from armd_dist.model.shapes import Angles, Hidden, Ids, Logits
+
+
+class LanguageModel(nn.Module):
+    """The parts that ARMD and the denoiser share, so that a comparison differs in the network between them alone."""
+
+    def __init__(self, config: ModelConfig, layers: Layers) -> None:
+        super().__init__()
+        self.config = config
+        self.layers = layers
+        self.tokens = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
+        self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
+        self.rotates = config.position_embedding != "learned"
+        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+        if not config.tie_embeddings:
+            self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
+
+    def angles(self, places: Ids, dtype: torch.dtype) -> tuple[Angles, Angles]:
+        """Rotary cosines and sines of rows at these places in the text."""
+        return rotary_angles(places, self.config.head_dim, self.config.rope_theta, dtype)
+
+    def predict(self, rows: Hidden) -> Logits:
+        """The head, on the token embedding's own rows where the two are tied."""
+        head = self.tokens if self.config.tie_embeddings else self.head
+        return self.layers.logits(self.norm(rows), head.get_parameter("weight"), self.config.vocab_size)

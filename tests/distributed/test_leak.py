@@ -1,0 +1,49 @@
+"""Split over two processes the model leaks no more than whole: no row knows a token of its own block or a later one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ranks import TIMEOUT_SECONDS, environment, free_port
+from toys import SCHEMES
+
+TESTS = Path(__file__).parents[1]
+Measured = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """All cases from one pair of processes, whose start takes longer than the measuring."""
+    out = tmp_path_factory.mktemp("leaks") / "leaks.json"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "properties")))
+    done = subprocess.run(
+        [*launcher, str(TESTS / "distributed" / "leaks.py"), str(out)],
+        env={**environment(), "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_no_leak_and_no_blindness_on_two_processes(layers: int, name: str, measured: Measured) -> None:
+    (case,) = [one for one in measured["sound"] if (one["scheme"], one["two_stream_layers"]) == (name, layers)]
+    assert case["apart"] < 1e-10, "it must be the same model"
+    assert case["gradient"] == 0
+    assert case["intervention"] < 1e-12
+    assert case["blindness"] == 0
+
+
+@pytest.mark.parametrize("layers", [1, 2, 4])
+def test_a_strict_mask_that_is_not_strict_is_found(layers: int, measured: Measured) -> None:
+    (case,) = [one for one in measured["planted"] if one["two_stream_layers"] == layers]
+    assert case["apart"] < 1e-10, "the bug is in both"
+    assert min(case["gradient"], case["intervention"]) > 1e-4

@@ -1,0 +1,103 @@
+"""Bounds: above the exact perplexity that they bound, tighter with importance weights, equal when repeated."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toys import tiny_config, tiny_model
+
+from armd_dist.evaluation.bound import SEED, Bound, evaluate_any_order, evaluate_denoiser
+from armd_dist.evaluation.likelihood import window_nll
+from armd_dist.evaluation.report import evaluate_maskings, evaluate_orders, table, write_json
+from armd_dist.model.armd import ARMD
+from armd_dist.model.denoiser import Denoiser
+from armd_dist.model.initialization import initialize
+from armd_dist.model.layers import PlainLayers
+from armd_dist.orders.order import from_permutation
+from armd_dist.orders.schemes import any_order
+from data_pipeline.stream import TokenStream
+
+LENGTH = 8
+
+
+@pytest.fixture(scope="module")
+def stream(dataset: Path) -> TokenStream:
+    return TokenStream(dataset / "held_out", LENGTH, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(stream: TokenStream) -> ARMD:
+    return tiny_model(vocab_size=stream.manifest.vocab_size, num_layers=2, init_std=0.1)
+
+
+@pytest.fixture(scope="module")
+def denoiser(stream: TokenStream) -> Denoiser:
+    config = tiny_config(network="denoiser", vocab_size=stream.manifest.vocab_size, num_layers=2, init_std=0.1)
+    network = Denoiser(config, PlainLayers())
+    initialize(network, config, seed=0)
+    return network.double().eval()
+
+
+def test_the_bound_is_the_mean_over_its_orders(model: ARMD, stream: TokenStream) -> None:
+    found = evaluate_any_order(model, stream, draws=3, windows=2, batch_size=4)
+    nats = np.zeros((2, 3))
+    for window, draw in itertools.product(range(2), range(3)):
+        order = any_order(LENGTH, np.random.default_rng((SEED, window * 3 + draw)))
+        places, blocks = torch.from_numpy(order.position), torch.from_numpy(order.block)
+        tokens = torch.from_numpy(stream.windows(np.array([window])))
+        nats[window, draw] = window_nll(model, tokens, places, blocks, stream.manifest.bos_id).sum().item()
+    assert found.value == pytest.approx(math.exp(nats.mean() / LENGTH), rel=1e-9)
+    tighter = -np.log(np.exp(-nats).mean(axis=1)).mean() / LENGTH
+    assert found.importance == pytest.approx(math.exp(tighter), rel=1e-9)
+    assert found.importance is not None
+    assert found.importance < found.value
+    assert (found.tokens, found.draws) == (2 * LENGTH, 3)
+    assert found.low <= found.value <= found.high
+
+
+def test_more_orders_bound_the_marginal_ever_more_tightly() -> None:
+    """Over all orders of a short text: mean of -log p >= -log of the mean p, the likelihood of any-order sampling."""
+    model = tiny_model(vocab_size=5)
+    text = torch.tensor([[2, 0, 4]])
+    nats = [
+        window_nll(model, text, torch.from_numpy(order.position), torch.from_numpy(order.block), 1).sum().item()
+        for order in (from_permutation(np.array(reveal)) for reveal in itertools.permutations(range(3)))
+    ]
+    assert np.mean(nats) > -np.log(np.mean(np.exp(-np.array(nats)))) > min(nats)
+
+
+def test_bounds_do_not_depend_on_the_batch(model: ARMD, denoiser: Denoiser, stream: TokenStream) -> None:
+    for found, again in (
+        (evaluate_any_order(model, stream, 2, 5, size) for size in (3, 100)),
+        (evaluate_denoiser(denoiser, stream, 4, 2, 5, size) for size in (3, 100)),
+    ):
+        assert found.value == pytest.approx(again.value, rel=1e-12)
+
+
+def test_progress_counts_every_draw(model: ARMD, stream: TokenStream) -> None:
+    done: list[int] = []
+    evaluate_any_order(model, stream, 3, 5, 4, done.append)
+    assert sum(done) == 15
+
+
+def test_windows_of_one_token_leave_nothing_to_chance(denoiser: Denoiser, stream: TokenStream) -> None:
+    """Then every masking is the same one, and the bound is an exact perplexity."""
+    one, many = (evaluate_denoiser(denoiser, stream, 1, draws, 6) for draws in (1, 5))
+    assert one.value == pytest.approx(many.value, rel=1e-12)
+    assert one.importance is None
+
+
+def test_reports_name_the_bound(model: ARMD, denoiser: Denoiser, stream: TokenStream, tmp_path: Path) -> None:
+    ordered = evaluate_orders(model, stream, [1, 2], random_orders=2, windows=3)
+    assert list(ordered) == ["left_to_right", "strided_2", "any_order"]
+    assert {found.tokens for found in ordered.values()} == {3 * LENGTH}
+    assert list(evaluate_maskings(denoiser, stream, None, 2, 3)) == ["masked_diffusion"]
+    blocks = evaluate_maskings(denoiser, stream, 4, 2, 3)
+    assert list(blocks) == ["block_diffusion"]
+    assert isinstance(blocks["block_diffusion"], Bound)
+    assert table(ordered).row_count == 4  # the any-order bound and its tighter one
+    assert table(blocks).row_count == 1
+    assert '"draws": 2' in write_json(tmp_path, ordered, tmp_path, tmp_path, "hash").read_text()
