@@ -16,6 +16,8 @@ from armd_dist.config_rules import cross_problems
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
 
+MIXTURE = "orders.mixture"
+
 
 def load_run(path: Path, overrides: list[str] | None = None, world_size: int | None = None) -> Run:
     """Reads a YAML file, applies `a.b=c` overrides, checks everything.
@@ -35,7 +37,10 @@ def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
             [Problem("override", text, "is not of the form a.b=c", "write model.num_layers=6") for text in malformed]
         )
     try:
-        tree = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(overrides))
+        written, changes = OmegaConf.load(path), OmegaConf.from_dotlist(overrides)
+        if OmegaConf.select(changes, MIXTURE) is not None and OmegaConf.select(written, MIXTURE) is not None:
+            OmegaConf.update(written, MIXTURE, None, force_add=True)  # another mixture, not more of the same
+        tree = OmegaConf.merge(written, changes)
         container = OmegaConf.to_container(tree, resolve=True)
     except (OmegaConfBaseException, YAMLError, TypeError, UnicodeDecodeError) as error:
         first_lines = " ".join(str(error).split())

@@ -33,6 +33,9 @@ def _model_problems(run: Run) -> list[Problem]:
         rule = "weighs tokens by learned positions, which model.position_embedding=rotary does not have"
         remedy = "use model.position_embedding=both or learned, or model.query_context=neighbours"
         problems.append(Problem("model.query_context", model.query_context, rule, remedy))
+    if model.network == "armd" and model.two_stream_layers == 0 and model.query_context == "none":
+        rule = "leaves a query without any token to see where model.two_stream_layers=0"
+        problems.append(Problem("model.query_context", "none", rule, "use neighbours, or a two-stream layer"))
     if model.two_stream_layers > model.num_layers:  # type: ignore[operator]
         rule = f"is more than model.num_layers={model.num_layers}"
         problems.append(

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 from experiment import Evaluation, Folder, Job, prepare_data, write_json
-from models import STRIDED, Setting, curriculum, schedule, setting, strided_continuation
+from models import FLOOR, STRIDED, Setting, curriculum, peak, schedule, setting, strided_continuation
 from plan import show_plan
 from quality_report import settings_text, table
 from rich.markdown import Markdown
@@ -26,7 +26,8 @@ CONTEXTS = ("neighbours", "linear", "none")
 COUNTS = ("segments", "tokens", "window")
 KEPT = (0.25, 0.5, 0.75)
 STRIDED_SHARE = 0.2
-STEPS = {"cpu": 300, "gpu": 40_000}
+STEPS = {"cpu": 400, "gpu": 40_000}
+WINDOWS = {"cpu": 240, "gpu": 2048}
 FIGURES = {"left_to_right": "PPL_1", "strided_2": "PPL_2", "strided_4": "PPL_4"}
 
 
@@ -67,9 +68,10 @@ def design(kind: str, num_layers: int) -> list[Choice]:
 
 def jobs(setting: Setting, choice: Choice) -> tuple[Job, Job]:
     """The curriculum, where the bound over any order is measured, and its strided fine-tuning, where PPL_S is."""
-    overrides = (*setting.base, *schedule(setting.steps), *curriculum(setting.steps), *choice.overrides())
+    rate = peak(setting.run(()).training.learning_rate)
+    overrides = (*schedule(setting.steps), *curriculum(setting.steps), *rate, *choice.overrides())
     bound = Evaluation("held_out", "1", setting.random_orders, setting.windows)
-    first = Job(f"ablation-{choice.name}", overrides, setting.steps, (bound,), facts=setting.facts(overrides))
+    first = setting.job(f"ablation-{choice.name}", overrides, (bound,))
     exact = Evaluation("held_out", STRIDED, 0, setting.windows)
     return first, strided_continuation(setting, first, STRIDED_SHARE, (exact,))
 
@@ -80,13 +82,14 @@ def main(
     changes: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Changes to the preset.")] = None,
     preset: Annotated[Literal["cpu", "gpu"], typer.Option(help="gpu: not yet run.")] = "cpu",
     kind: Annotated[Literal["axes", "full"], typer.Option("--design", help="full: the whole product.")] = "axes",
-    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; else 2 for cpu, 1 for gpu.")] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Steps of the curriculum; else the preset's.")] = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Windows of an evaluation; else the preset's.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan alone.")] = False,
 ) -> None:
     """Compare the choices; print and write ablation.md and ablation.json."""
-    chosen = setting(preset, steps or STEPS[preset], changes or [], windows)
+    chosen = setting(preset, steps or STEPS[preset], changes or [], windows or WINDOWS[preset])
+    workers = workers or chosen.workers
     choices = design(kind, chosen.run(()).model.num_layers)
     pairs = {choice: jobs(chosen, choice) for choice in choices}
     first, second = [pair[0] for pair in pairs.values()], [pair[1] for pair in pairs.values()]
@@ -101,6 +104,7 @@ def main(
     rows = sorted((row(choice, *(results[job.name] for job in pair)) for choice, pair in pairs.items()), key=_mean)
     facts = {
         **chosen.shown(preset),
+        "learning_rate": f"{chosen.run(()).training.learning_rate:g} at its peak, {FLOOR:.0%} of the peak at the end",
         "steps": f"{chosen.steps} of curriculum, {STRIDED_SHARE:.0%} more on strided orders",
     }
     write_json(out / "ablation.json", {"setting": facts, "rows": rows})

@@ -8,12 +8,14 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from armd_dist.checkpoint.folder import complete_checkpoints, step_folder
 from armd_dist.errors import ArmdError
 from data_pipeline.files import write_atomically
 
+LAST_PART = 10  # of a run's steps, one part: those whose training loss is averaged
 Command = Callable[[str, Sequence[str]], None]
 
 
@@ -36,7 +38,9 @@ class Job:
     """One training run and its evaluations.
 
     overrides: of the preset, all but the folders; steps: where it ends; after: the job whose last checkpoint it
-    continues (None: from new weights), which ended at `first`.
+    continues (None: from new weights), which ended at `first`; resolved: every setting that the preset and the
+    overrides come to, but for folders and what is logged. A job without evaluations is trained alone, and the same
+    job with them goes on from there.
     """
 
     name: str
@@ -46,6 +50,11 @@ class Job:
     after: str | None = None
     first: int = 0
     facts: dict[str, Any] = field(default_factory=dict, compare=False)
+    resolved: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def result_name(self) -> str:
+        return self.name if self.evaluations else f"{self.name}-trained"
 
     def settings(self) -> dict[str, Any]:
         """What decides the result; a result of other settings is refused."""
@@ -54,6 +63,7 @@ class Job:
             "steps": self.steps,
             "after": self.after,
             "evaluations": [asdict(one) for one in self.evaluations],
+            "resolved": self.resolved,
         }
 
 
@@ -79,7 +89,7 @@ class Folder:
 
     def read(self, job: Job) -> dict[str, Any] | None:
         """The result of a finished job, None where there is none. Raises BenchmarkError for one of other settings."""
-        file = self.result(job.name)
+        file = self.result(job.result_name)
         if not file.exists():
             return None
         found = json.loads(file.read_text())
@@ -111,9 +121,9 @@ def prepare_data(
     command: Command, folder: Folder, text: Path, zero_shot: Path | None, vocab_size: int, held_out: float
 ) -> None:
     """Tokenizer and datasets from DIR/*.txt; the commands see by themselves that they were done already."""
-    files = sorted(path for path in text.glob("*.txt") if path != zero_shot)
+    files = training_files(text, zero_shot)
     if not files:
-        raise BenchmarkError(f"--text {text}: holds no .txt file; give a folder of plain text")
+        raise BenchmarkError(f"--text {text}: holds no .txt file to train on; give a folder of plain text")
     data = folder.out / "data"
     inputs = [word for path in files for word in ("--input", str(path))]
     tokenizer = ["--tokenizer", str(data / "tokenizer.model")]
@@ -126,6 +136,12 @@ def prepare_data(
         command("data", ["data", "build", "--input", str(zero_shot), *tokenizer, *out])
 
 
+def training_files(text: Path, zero_shot: Path | None) -> list[Path]:
+    """DIR/*.txt but for the file that is never trained on, by whatever path it is named."""
+    kept_out = zero_shot.resolve() if zero_shot is not None else None
+    return sorted(path for path in text.glob("*.txt") if path.resolve() != kept_out)
+
+
 def last_step(metrics: Path) -> int:
     """The step of the last whole line of metrics.jsonl, 0 where there is none."""
     if not metrics.exists():
@@ -134,6 +150,16 @@ def last_step(metrics: Path) -> int:
         file.seek(max(0, metrics.stat().st_size - 4096))
         lines = file.read().decode(errors="replace").split("\n")[:-1]
     return int(json.loads(lines[-1])["step"]) if lines else 0
+
+
+def train_loss(metrics: Path, first: int, steps: int) -> float:
+    """Mean training loss of the last tenth of a run's steps first + 1..steps, in nats a token."""
+    begin = steps - max(1, (steps - first) // LAST_PART)
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    losses = {line["step"]: line["loss"] for line in lines if begin < line["step"] <= steps}
+    if len(losses) != steps - begin:
+        raise BenchmarkError(f"{metrics}: lacks steps of {begin + 1} to {steps}; choose another --out")
+    return mean(losses.values())
 
 
 def write_json(file: Path, content: object) -> None:

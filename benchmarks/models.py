@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,12 @@ from armd_dist.run import Run
 # The measure of configs/quickstart.yaml, as shares of a run's steps; rho then stays at its largest to the end.
 LEFT_TO_RIGHT_SHARE = 0.3
 PROGRESSIVE_SHARE = 0.5
-WARMUP_SHARE = 0.04
+WARMUP_SHARE = 0.1
 CHECKPOINTS = 4
 STRIDED = "1,2,4"
 # The rate from which strided fine-tuning decays, as a share of the peak: enough to move, too little to forget.
 STRIDED_RATE = 0.25
+FLOOR = 0.1  # of the peak, where every rate ends: no rate of a search is annealed less than another
 
 MODELS: dict[str, tuple[str, ...]] = {
     # With neighbours as its query context and left to right this is an ordinary GPT, with exactly ARMD's parameters.
@@ -52,22 +53,29 @@ BOUNDS = ("any_order", "masked_diffusion", "block_diffusion")
 
 @dataclass(frozen=True)
 class Setting:
-    """What all runs of a benchmark share. windows: of an evaluation, None for all; flops_per_second: of one worker, for
-    the estimate of --dry-run alone; rates: the learning rates that were found for models, else the preset's."""
+    """What all runs of a benchmark share. windows: of an evaluation; flops_per_second: of one worker, for the estimate
+    of --dry-run alone; rates: the learning rates that each model of quality.py tries; workers: runs at a time."""
 
     config: Path
     base: tuple[str, ...]
     steps: int
     held_out: float
     random_orders: int
-    windows: int | None
-    zero_shot_windows: int | None
+    windows: int
+    zero_shot_windows: int
     flops_per_second: float
-    rates: dict[str, float] = field(default_factory=dict)
+    rates: tuple[float, ...]
+    workers: int
 
     def run(self, overrides: tuple[str, ...]) -> Run:
         """Every setting of a run, checked. Raises ConfigError."""
         return load_run(self.config, [*self.base, *overrides], world_size=1)
+
+    def job(self, name: str, overrides: tuple[str, ...], evaluations: tuple[Evaluation, ...]) -> Job:
+        """A run from new weights. overrides: of this setting, that is, behind its changes to the preset."""
+        overrides = (*self.base, *overrides)
+        facts = self.facts(overrides)
+        return Job(name, overrides, facts["steps"], evaluations, facts=facts, resolved=decisive(self.run(overrides)))
 
     def facts(self, overrides: tuple[str, ...], first: int = 0) -> dict[str, Any]:
         """Parameters, cost and tokens of a run."""
@@ -90,7 +98,6 @@ class Setting:
             "sequence_length": run.data.sequence_length,
             "steps": self.steps,
             "tokens_per_step": run.training.global_batch_size * run.data.sequence_length,
-            "learning_rate": run.training.learning_rate,
             "precision": run.training.precision,
             "random_orders_per_window": self.random_orders,
             "versions": ", ".join(f"{name} {version(name)}" for name in versions),
@@ -102,13 +109,23 @@ class Setting:
 PRESETS = Path(__file__).parent / "presets"
 # Settings that a run's YAML has no place for.
 SIZES: dict[str, dict[str, Any]] = {
-    "cpu": {"held_out": 0.012, "random_orders": 4, "windows": 480, "zero_shot_windows": 240, "flops_per_second": 4e10},
+    "cpu": {
+        "held_out": 0.012,
+        "random_orders": 4,
+        "windows": 480,
+        "zero_shot_windows": 240,
+        "flops_per_second": 4e10,
+        "rates": (1.5e-3, 3e-3),
+        "workers": 2,
+    },
     "gpu": {
         "held_out": 0.005,
         "random_orders": 8,
-        "windows": None,
-        "zero_shot_windows": None,
+        "windows": 2048,
+        "zero_shot_windows": 512,
         "flops_per_second": 2e14,
+        "rates": (3e-4, 6e-4),
+        "workers": 1,
     },
 }
 
@@ -121,6 +138,14 @@ def setting(preset: str, steps: int | None, changes: list[str], windows: int | N
     config = PRESETS / f"{preset}.yaml"
     sizes: dict[str, Any] = SIZES[preset] | ({"windows": windows, "zero_shot_windows": windows} if windows else {})
     return Setting(config, tuple(changes), steps or load_run(config, changes).training.steps, **sizes)
+
+
+def decisive(run: Run) -> dict[str, Any]:
+    """Every setting that decides what a run comes to: all but folders, checkpoints and what is logged."""
+    settings = run.model_dump(
+        mode="json", exclude={"run": {"dir"}, "data": {"path"}, "logging": True, "checkpoint": True}
+    )
+    return {name: part for name, part in settings.items() if part}
 
 
 def training_flops(run: Run) -> float:
@@ -137,6 +162,11 @@ def schedule(steps: int, seed: int = 0) -> tuple[str, ...]:
         f"checkpoint.every={max(1, -(-steps // CHECKPOINTS))}",
         "checkpoint.keep=1",
     )
+
+
+def peak(rate: float) -> tuple[str, ...]:
+    """The learning rate's peak and its floor."""
+    return f"training.learning_rate={rate:g}", f"training.min_learning_rate={FLOOR * rate:g}"
 
 
 def curriculum(steps: int) -> tuple[str, ...]:
@@ -171,20 +201,29 @@ def strided_continuation(setting: Setting, of: Job, share: float, evaluations: t
 
     It is a run of its own from the last checkpoint. So the run that it continues has decayed its rate to the end, as
     all others did, and is a fair point of comparison; one long run would be compared in the middle of its decay. The
-    rate begins again at a quarter of the peak and decays anew: warm-up "ends" where the continuation begins, so that
-    the schedule is the cosine over the added steps alone. Adam's moments are kept, so it needs no ramp.
+    rate begins again at a quarter of the peak and decays to the same floor: warm-up "ends" where the continuation
+    begins, so that the schedule is the cosine over the added steps alone. Adam's moments are kept: it needs no ramp.
     """
     last = of.steps + max(1, round(share * of.steps))
-    training = setting.run(of.overrides).training
+    again = ("training.steps=", "training.warmup_steps=", "training.learning_rate=", "checkpoint.")
     overrides = (
-        *(text for text in of.overrides if not text.startswith(("training.steps", "training.warmup", "checkpoint."))),
+        *(text for text in of.overrides if not text.startswith(again)),
         f"training.steps={last}",
         f"training.warmup_steps={of.steps}",
-        f"training.learning_rate={max(STRIDED_RATE * training.learning_rate, training.min_learning_rate)}",
+        f"training.learning_rate={STRIDED_RATE * setting.run(of.overrides).training.learning_rate:g}",
         f"orders.strided_from={of.steps}",
         f"orders.strided_streams=[{STRIDED}]",
         f"checkpoint.every={last}",
         "checkpoint.keep=1",
     )
     facts = setting.facts(overrides, first=of.steps)
-    return Job(f"{of.name}-strided", overrides, last, evaluations, after=of.name, first=of.steps, facts=facts)
+    return Job(
+        f"{of.name}-strided",
+        overrides,
+        last,
+        evaluations,
+        after=of.name,
+        first=of.steps,
+        facts=facts,
+        resolved=decisive(setting.run(overrides)),
+    )

@@ -6,7 +6,7 @@ from experiment import Job
 from models import Setting
 from rich import box
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from workers import console
 
 EVALUATION_SHARE = 0.25  # of training's time; start-up included
@@ -14,7 +14,7 @@ EVALUATION_SHARE = 0.25  # of training's time; start-up included
 
 def show_plan(setting: Setting, jobs: Sequence[Job], workers: int) -> None:
     """Every run with its own overrides, size, cost and tokens; then totals and an estimate."""
-    table = Table("run", "steps", "parameters", "MFLOPs a token", "tokens", box=box.SIMPLE)
+    table = Table(Column("run", overflow="fold"), "steps", "parameters", "MFLOPs a token", "tokens", box=box.SIMPLE)
     for job in jobs:
         facts = job.facts
         table.add_row(

@@ -2,8 +2,9 @@
 
 python benchmarks/quality.py --text DIR --out DIR --preset cpu
 
-Each model first finds its own learning rate in short runs, for no single one is fair to all. Every number comes from
-the real commands. Stop it whenever you like: the same command goes on where it stopped.
+Each model is trained in full at several learning rates, for no single one is fair to all, and the run with the lowest
+training loss at its end stands for the model. Samples are fresh, and held-out text has no part in the choice. Every
+number comes from the real commands. Stop it whenever you like: the same command goes on where it stopped.
 """
 
 import itertools
@@ -14,99 +15,94 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from experiment import BenchmarkError, Evaluation, Folder, Job, prepare_data, write_json
+from experiment import BenchmarkError, Evaluation, Folder, Job, prepare_data, training_files, write_json
 from models import (
     BOUNDS,
     HEADLINE,
     MODELS,
     STRIDED,
-    TITLES,
     Setting,
+    decisive,
     matching_ffn,
     model_overrides,
+    peak,
     schedule,
     setting,
     strided_continuation,
 )
 from plan import show_plan
-from quality_report import write_report
+from quality_report import describe, write_report
 from speed import measure
 from workers import Workers, console, start
 
 STRIDED_SHARE = 0.15
 FLOPS_TOLERANCE = 0.03
 SPEED_ROUNDS = 9
-RATE_SHARE = 0.25  # of the steps, for the search of learning rates
-RATE_WINDOWS = 200
 
 Results = dict[str, dict[str, Any]]
+Rates = dict[str, float]
 
 
-def equal_steps(setting: Setting, name: str, seed: int = 0) -> Job:
+def equal_steps(setting: Setting, name: str, rate: float, seed: int = 0) -> Job:
     """A model trained for all of the setting's steps."""
     suffix = f"-seed{seed}" if seed else ""
-    return _job(setting, name, f"{name}{suffix}", setting.steps, seed)
+    return _job(setting, name, f"{name}-{rate:g}{suffix}", setting.steps, rate, seed)
 
 
-def rate_search(setting: Setting, rates: list[float]) -> dict[str, dict[float, Job]]:
-    """For each model a short run of the same schedule at every rate."""
-    steps = max(2, round(RATE_SHARE * setting.steps))
+def trials(setting: Setting) -> dict[str, dict[float, Job]]:
+    """{model: {rate: its equal-steps run}}. Not evaluated: only the one that is chosen will be."""
     return {
-        name: {
-            rate: _job(replace(setting, rates={name: rate}), name, f"{name}-rate-{rate:g}", steps, 0, RATE_WINDOWS)
-            for rate in rates
-        }
-        for name in (MODELS if rates else ())
+        name: {rate: replace(equal_steps(setting, name, rate), evaluations=()) for rate in setting.rates}
+        for name in MODELS
     }
 
 
-def parse_rates(text: str) -> list[float]:
-    """Learning rates from "1e-3,2e-3"; none from "". Raises BenchmarkError."""
+def best_rates(tried: dict[str, dict[float, Job]], results: Results) -> Rates:
+    """Each model's rate with the lowest training loss at its end."""
+    return {name: min(jobs, key=lambda rate: results[jobs[rate].name]["train_loss"]) for name, jobs in tried.items()}
+
+
+def parse_rates(text: str) -> tuple[float, ...]:
+    """Learning rates from "1e-3,2e-3", from the lowest. Raises BenchmarkError."""
     try:
-        return [float(part) for part in text.split(",") if part]
+        rates = tuple(sorted({float(part) for part in text.split(",")}))
     except ValueError as error:
         raise BenchmarkError(f"--rates {text}: is no list of numbers; write --rates 1e-3,2e-3") from error
+    if not all(math.isfinite(rate) and rate > 0 for rate in rates):
+        raise BenchmarkError(f"--rates {text}: holds a rate that is not above 0; write --rates 1e-3,2e-3")
+    return rates
 
 
 def planned(setting: Setting, seeds: int) -> list[Job]:
-    """What follows the search, if ARMD and AR prove to be the closest pair."""
-    jobs = [equal_steps(setting, name) for name in MODELS] + list(equal_flops(setting).values()) + [strided(setting)]
-    jobs += [equal_steps(setting, name, seed) for name in ("ar", "armd") for seed in range(1, seeds)]
+    """Every run, if the first rate proves the best for each model, and ARMD and AR the closest pair."""
+    rates = dict.fromkeys(MODELS, setting.rates[0])
+    jobs = [job for tried in trials(setting).values() for job in tried.values()]
+    jobs += [*equal_flops(setting, rates).values(), strided(setting, rates)]
+    jobs += [equal_steps(setting, name, rates[name], seed) for name in ("ar", "armd") for seed in range(1, seeds)]
     return list({job.name: job for job in jobs}.values())
 
 
-def best_rates(search: dict[str, dict[float, Job]], results: Results) -> dict[str, float]:
-    """Each model's rate with the lowest headline figure."""
-    return {
-        name: min(jobs, key=lambda rate: results[jobs[rate].name]["held_out"][HEADLINE[name]]["value"])
-        for name, jobs in search.items()
-    }
-
-
-def equal_flops(setting: Setting) -> dict[str, Job]:
+def equal_flops(setting: Setting, rates: Rates) -> dict[str, Job]:
     """For each model the run whose training costs what AR's does: its first one where their costs are alike."""
-    first = {name: equal_steps(setting, name) for name in MODELS}
+    first = {name: equal_steps(setting, name, rates[name]) for name in MODELS}
     cost = {name: job.facts["training_flops_per_token"] for name, job in first.items()}
     chosen = {}
     for name, job in first.items():
-        steps = round(setting.steps * cost["ar"] / cost[name])
+        steps = max(1, round(setting.steps * cost["ar"] / cost[name]))
         alike = abs(cost[name] / cost["ar"] - 1) <= FLOPS_TOLERANCE
-        chosen[name] = job if alike else _job(setting, name, f"{name}-equal-flops", max(1, steps), 0)
+        chosen[name] = job if alike else _job(setting, name, f"{job.name}-equal-flops", steps, rates[name], 0)
     return chosen
 
 
-def strided(setting: Setting) -> Job:
+def strided(setting: Setting, rates: Rates) -> Job:
     """ARMD's fine-tuning on strided orders."""
-    return strided_continuation(setting, equal_steps(setting, "armd"), STRIDED_SHARE, _evaluations(setting, "armd"))
+    of = equal_steps(setting, "armd", rates["armd"])
+    return strided_continuation(setting, of, STRIDED_SHARE, _evaluations(setting, "armd"))
 
 
-def _job(setting: Setting, model: str, name: str, steps: int, seed: int, search_windows: int | None = None) -> Job:
-    rate = (f"training.learning_rate={setting.rates[model]}",) if model in setting.rates else ()
-    overrides = (*setting.base, *schedule(steps, seed), *model_overrides(model, steps, matching_ffn(setting)), *rate)
-    evaluations = _evaluations(setting, model)
-    if search_windows is not None:
-        evaluations = (replace(evaluations[0], windows=search_windows),)
-    return Job(name, overrides, steps, evaluations, facts=setting.facts(overrides))
+def _job(setting: Setting, model: str, name: str, steps: int, rate: float, seed: int) -> Job:
+    overrides = (*schedule(steps, seed), *model_overrides(model, steps, matching_ffn(setting)), *peak(rate))
+    return setting.job(name, overrides, _evaluations(setting, model))
 
 
 def _evaluations(setting: Setting, model: str) -> tuple[Evaluation, ...]:
@@ -133,11 +129,11 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for everything; the same one goes on.")],
     changes: Annotated[list[str] | None, typer.Argument(metavar="[a.b=c ...]", help="Changes to the preset.")] = None,
     preset: Annotated[Literal["cpu", "gpu"], typer.Option(help="gpu: not yet run.")] = "cpu",
-    workers: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 2,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time; else 2 for cpu, 1 for gpu.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds of the two closest models.")] = 3,
     rates: Annotated[
-        str, typer.Option(help="Learning rates that each model tries, separated by commas; '' for the preset's alone.")
-    ] = "1e-3,2e-3,4e-3",
+        str | None, typer.Option(help="Peak learning rates that each model tries, as 1e-3,2e-3; else the preset's.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=2, help="Steps of a run; else the preset's.")] = None,
     zero_shot: Annotated[Path | None, typer.Option(help="Text never trained on; else DIR/wikitext-2/test.txt.")] = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Windows of an evaluation; else the preset's.")] = None,
@@ -145,10 +141,13 @@ def main(
 ) -> None:
     """Compare the models; print and write results.md, results.json and results.svg."""
     base = setting(preset, steps, changes or [], windows)
-    search = rate_search(base, parse_rates(rates))
-    trials = [job for tried in search.values() for job in tried.values()]
+    if any(change.startswith(("training.learning_rate=", "training.min_learning_rate=")) for change in changes or []):
+        raise BenchmarkError("training.learning_rate: each model is trained at every one of --rates; give it there")
+    base = base if rates is None else replace(base, rates=parse_rates(rates))
+    workers = workers or base.workers
     if dry_run:
-        show_plan(base, [*trials, *planned(base, seeds)], workers)
+        show_plan(base, planned(base, seeds), workers)
+        console.print(f"Runs after the search are shown at the rate {base.rates[0]:g}; the search decides it.")
         return
     folder = Folder(out, base.config)
     runner = Workers(folder, workers)
@@ -157,33 +156,48 @@ def main(
     if other is None:
         raise BenchmarkError(f"--zero-shot: {default} is not there; name a text file")
     prepare_data(runner.command, folder, text, other, base.run(()).model.vocab_size, base.held_out)
-    tried = runner.run(trials) if trials else {}
-    chosen = replace(base, rates=best_rates(search, tried))
-    one = {name: equal_steps(chosen, name) for name in MODELS}
-    by_flops = equal_flops(chosen)
-    jobs = list({job.name: job for job in (*one.values(), *by_flops.values())}.values())
-    results = runner.run(jobs)
-    pair = closest_pair({name: results[name]["held_out"][HEADLINE[name]]["value"] for name in MODELS})
-    repeats = [equal_steps(chosen, name, seed) for name in pair for seed in range(1, seeds)]
-    results |= runner.run([strided(chosen), *repeats])
-    speed = _speed(chosen, folder, one)
-    texts = {"training_text": ", ".join(path.name for path in sorted(text.glob("*.txt")) if path != other)}
-    texts["zero_shot_text"] = "/".join(other.parts[-2:])
-    facts = {**chosen.shown(preset), **texts, "seeds": seeds, "workers": f"{workers}, one thread each"}
-    if trials:
-        found = ", ".join(f"{TITLES[name]} {rate:g}" for name, rate in chosen.rates.items())
-        how = f"the best of {rates} in runs of {RATE_SHARE:.0%} of the steps, on {RATE_WINDOWS} held-out windows"
-        facts |= {"learning_rate": f"{found}; {how}"}
-    content = {"setting": facts, "pair": pair, "equal_flops": {n: j.name for n, j in by_flops.items()}}
-    write_report(out, {**content, "speed": speed, "rate_search": tried, "runs": results})
+    content = compare(base, runner, seeds)
+    names = ", ".join(path.name for path in training_files(text, other))
+    facts = {**base.shown(preset), "training_text": names, "zero_shot_text": "/".join(other.parts[-2:])}
+    facts |= {"workers": f"{workers}, one thread each"}
+    write_report(out, {"setting": {**facts, **describe(base, content)}, **content})
 
 
-def _speed(setting: Setting, folder: Folder, jobs: dict[str, Job]) -> dict[str, Any]:
+def compare(base: Setting, runner: Workers, seeds: int) -> dict[str, Any]:
+    """Does every run that is missing. Returns all results, and the names of the runs that stand for each model."""
+    tried = trials(base)
+    losses = runner.run([job for jobs in tried.values() for job in jobs.values()])
+    rates = best_rates(tried, losses)
+    one = {name: equal_steps(base, name, rates[name]) for name in MODELS}
+    by_flops = equal_flops(base, rates)
+    results = runner.run(list({job.name: job for job in (*one.values(), *by_flops.values())}.values()))
+    pair = closest_pair({name: results[job.name]["held_out"][HEADLINE[name]]["value"] for name, job in one.items()})
+    repeats = {name: [equal_steps(base, name, rates[name], seed) for seed in range(1, seeds)] for name in pair}
+    after = strided(base, rates)
+    results |= runner.run([after, *itertools.chain(*repeats.values())])
+    return {
+        "rates": rates,
+        "tried": {
+            name: {f"{r:g}": losses[j.name]["train_loss"] for r, j in jobs.items()} for name, jobs in tried.items()
+        },
+        "pair": pair,
+        "equal_steps": {name: job.name for name, job in one.items()},
+        "equal_flops": {name: job.name for name, job in by_flops.items()},
+        "strided": after.name,
+        "seeds": {name: [job.name, *(again.name for again in repeats.get(name, ()))] for name, job in one.items()},
+        "speed": speed(base, runner.folder, one),
+        "runs": results,
+    }
+
+
+def speed(setting: Setting, folder: Folder, jobs: dict[str, Job]) -> dict[str, Any]:
+    """Of the models in turn, from speed.json where it is of these very settings; else measured and written there."""
     file = folder.out / "results" / "speed.json"
-    if not file.exists():
-        path = f"data.path={folder.data('train')}"
+    runs = {name: setting.run((*job.overrides, f"data.path={folder.data('train')}")) for name, job in jobs.items()}
+    settings = {"rounds": SPEED_ROUNDS, "runs": {name: decisive(run) for name, run in runs.items()}}
+    if not file.exists() or json.loads(file.read_text()).get("settings") != settings:
         with console.status("speed, all models in turn"):
-            write_json(file, measure({n: setting.run((*job.overrides, path)) for n, job in jobs.items()}, SPEED_ROUNDS))
+            write_json(file, {"settings": settings, **measure(runs, SPEED_ROUNDS)})
     return json.loads(file.read_text())
 
 

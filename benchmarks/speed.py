@@ -22,7 +22,7 @@ WARMUP_ROUNDS = 2
 
 
 def measure(runs: dict[str, Run], rounds: int) -> dict[str, Any]:
-    """{name: seconds of a step (forward and backward), all rounds}, one thread; and what the machine did meanwhile.
+    """{name: seconds of a step (drawing, forward, backward), all rounds}, one thread; and the machine's load.
 
     Rounds are spread over each run's steps, so that every phase of its curriculum has its part.
     """
@@ -60,11 +60,13 @@ def _batches(run: Run) -> Batches:
 
 
 def _step(model: Network, batches: Batches, step: int, device: torch.device, bf16: bool) -> float:
-    """Seconds of forward and backward over one global batch. Drawing it is not counted: loading hides it."""
-    micro_batches = [batch.to(device) for batch in batches.at(step)]
+    """Seconds of one global batch: its tokens, orders and layout, forward and backward.
+
+    Training draws a batch where it computes, so tokens a second without it would be of no run.
+    """
     _wait(device)
     began = time.perf_counter()
-    for micro_batch in micro_batches:
+    for micro_batch in [batch.to(device) for batch in batches.at(step)]:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             objective = micro_batch.loss(model).objective
         objective.backward()

@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import typer
-from experiment import BenchmarkError, Folder, Job, last_step, write_json
+from experiment import BenchmarkError, Folder, Job, last_step, train_loss, write_json
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
@@ -53,7 +53,7 @@ class Workers:
             except BaseException:
                 self._stop(pool)
                 raise
-        return {job.name: json.loads(self.folder.result(job.name).read_text()) for job in jobs}
+        return {job.name: json.loads(self.folder.result(job.result_name).read_text()) for job in jobs}
 
     def command(self, name: str, words: Sequence[str]) -> None:
         """One `armd` command, its output appended to the log of `name`. Raises BenchmarkError with the log's end."""
@@ -83,12 +83,14 @@ class Workers:
         if not (step_folder(self.folder.run_dir(job.name), job.steps) / COMPLETE).exists():
             self.command(job.name, self.folder.train_command(job))
         result: dict[str, Any] = {"name": job.name, "settings": job.settings(), **job.facts}
+        metrics = self.folder.run_dir(job.name) / "metrics.jsonl"
+        result["train_loss"] = train_loss(metrics, job.first, job.steps)
         for evaluation in job.evaluations:
             self.command(job.name, self.folder.eval_command(job, evaluation))
             file = self.folder.run_dir(job.name) / evaluation.data / "evaluation.json"
             result[evaluation.data] = json.loads(file.read_text())["perplexity"]
         result["seconds_of_last_part"] = time.perf_counter() - began
-        write_json(self.folder.result(job.name), result)
+        write_json(self.folder.result(job.result_name), result)
 
     def _standing(self, name: str) -> int:
         return last_step(self.folder.run_dir(name) / "metrics.jsonl")

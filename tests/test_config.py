@@ -58,6 +58,16 @@ def test_overrides_win_over_the_file(path: Path) -> None:
     assert run.orders.strided_streams == [1, 2]
 
 
+def test_a_mixture_of_an_override_replaces_the_one_of_the_file(path: Path) -> None:
+    def mixture(*overrides: str) -> dict[str, float] | None:
+        return load(path, tree(orders={"mixture": {"left_to_right": 1}}), list(overrides)).orders.mixture  # type: ignore[return-value]
+
+    assert mixture() == {"left_to_right": 1}
+    assert mixture("orders.mixture={any_order: 1}") == mixture("orders.mixture.any_order=1") == {"any_order": 1}
+    assert mixture("orders.mixture.any_order=1", "orders.mixture.strided=2") == {"any_order": 1, "strided": 2}
+    assert mixture("orders.mixture=null") is None
+
+
 def test_resolved_settings_read_back_as_the_same(path: Path, tmp_path: Path) -> None:
     run = load(path, tree())
     again = tmp_path / "resolved.yaml"

@@ -12,6 +12,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import Layout, lay_out
+from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.orders.order import Order
 from armd_dist.orders.schemes import (
     any_order,
@@ -71,6 +72,10 @@ class Rows(NamedTuple):
 
     def layout(self) -> Layout:
         return lay_out(self.ids, self.positions, self.blocks, BOS)
+
+    def loss(self, model: ARMD) -> Tensor:
+        """The loss that training minimises."""
+        return MicroBatch(self.layout(), self.ids).loss(model).objective
 
     def at(self, index: Tensor) -> "Rows":
         """The rows of these indices, for every sequence."""

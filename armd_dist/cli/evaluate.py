@@ -8,6 +8,7 @@ import typer
 from armd_dist.cli.arguments import MODEL
 
 if TYPE_CHECKING:
+    import torch
     from rich.progress import Progress
 
     from armd_dist.evaluation.report import Results
@@ -36,13 +37,16 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 16,
+    device: Annotated[
+        str | None, typer.Option(help="Where to compute, for example cpu.", show_default="cuda where there is one")
+    ] = None,
 ) -> None:
     """Measure exact perplexity left to right and under strided orders, heads and parallel phase apart.
 
     With --random-orders also the bound over random orders, beside the tighter one of importance weighting. A denoiser
     (MDLM, BD3-LM) has its NELBO alone.
 
-    Example: armd eval runs/quickstart --data runs/quickstart-data/held_out --streams 1,2,4 --out runs/quickstart/eval
+    Example: armd eval runs/quickstart --data runs/quickstart-data/tokens/held_out --random-orders 4 --out runs/eval
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -53,6 +57,7 @@ def evaluate(
     from data_pipeline.stream import TokenStream
 
     opened = open_model(model)
+    opened.network.to(_device(device))
     stream = TokenStream(data, opened.network.config.max_sequence_length, seed=0)
     check_tokenizer(stream.manifest, opened.tokenizer, data)
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -60,6 +65,20 @@ def evaluate(
     Console().print(table(results))
     if out is not None:
         typer.echo(f"{write_json(out, results, model=model, data=data, manifest_hash=stream.manifest.hash())} written")
+
+
+def _device(name: str | None) -> "torch.device":
+    import torch
+
+    from armd_dist.errors import EvaluationError
+
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise EvaluationError(f"--device {name}: cannot be used here ({reason}); use cpu") from error
+    return device
 
 
 def _evaluate(
@@ -78,7 +97,7 @@ def _evaluate(
     count = min(windows or stream.num_windows, stream.num_windows)
     network = opened.network
     if isinstance(network, ARMD):
-        wanted, draws = parse_streams(streams or "1,2,4"), random_orders or 0
+        wanted, draws = parse_streams("1,2,4" if streams is None else streams), random_orders or 0
         task = progress.add_task("evaluating", total=count * (len(wanted) + draws))
         return evaluate_orders(
             network, stream, wanted, draws, count, batch_size, lambda done: progress.advance(task, done)

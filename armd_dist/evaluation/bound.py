@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from armd_dist.evaluation.likelihood import bootstrap
+from armd_dist.evaluation.likelihood import batch_nll, bootstrap
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
-from armd_dist.objectives.likelihood import ordered_batch, token_nll
+from armd_dist.objectives.likelihood import ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.schemes import any_order
 from data_pipeline.stream import TokenStream
@@ -47,8 +47,7 @@ def evaluate_any_order(
 
     def nats(tokens: Tensor, samples: list[int]) -> Tensor:
         orders = [any_order(tokens.shape[1], np.random.default_rng((SEED, sample))) for sample in samples]
-        batch = ordered_batch(tokens, orders, stream.manifest.bos_id)
-        return token_nll(model, batch.layout, batch.targets).t()
+        return batch_nll(model, ordered_batch(tokens, orders, stream.manifest.bos_id))
 
     return _summary(_draw(nats, stream, draws, windows, batch_size, progress), stream, importance=True)
 
@@ -69,7 +68,7 @@ def evaluate_denoiser(
         masked = draw_masking(tokens.shape[1], window, SEED, samples)
         batch = masked_batch(tokens, masked, window, stream.manifest.bos_id)
         assert batch.weights is not None
-        return token_nll(model, batch.layout, batch.targets).t() * batch.weights
+        return batch_nll(model, batch) * batch.weights
 
     return _summary(_draw(nats, stream, draws, windows, batch_size, progress), stream, importance=False)
 

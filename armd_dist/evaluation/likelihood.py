@@ -10,7 +10,8 @@ from torch import Tensor
 
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
-from armd_dist.objectives.likelihood import token_nll
+from armd_dist.model.network import Network
+from armd_dist.objectives.likelihood import MicroBatch, token_nll
 from armd_dist.orders.schemes import strided
 from armd_dist.orders.strided import num_heads
 from data_pipeline.stream import TokenStream
@@ -62,7 +63,13 @@ def window_nll(model: ARMD, windows: Tensor, positions: Tensor, blocks: Tensor, 
     """Nats of every token, [windows, tokens] in the order's storage; positions, blocks: [tokens]."""
     revealed = windows[:, positions - 1]
     layout = lay_out(revealed, positions.expand_as(revealed), blocks.expand_as(revealed), bos_id)
-    return token_nll(model, layout, revealed).t()
+    return batch_nll(model, MicroBatch(layout, revealed))
+
+
+def batch_nll(model: Network, batch: MicroBatch) -> Tensor:
+    """Nats of every token, [batch, rows] on the host, computed where the model is."""
+    there = batch.to(next(model.parameters()).device)
+    return token_nll(model, there.layout, there.targets).t().cpu()
 
 
 def _summary(nll: Tensor, heads: Tensor, steps: int) -> Perplexity:

@@ -32,9 +32,12 @@ def forward_flops(config: ModelConfig, length: int, block_length: int | None = N
     """
     head = 2 * length * config.hidden_size * config.padded_vocab_size
     if config.network == "denoiser":
-        window = block_length or length
-        rows = length + 1 + (length - 1) // window * window
-        return config.num_layers * _layer_flops(config, rows, keys=rows) + head
+        clean = 1 + (length - 1) // (block_length or length) * (block_length or length)
+        clean_keys = 2 * clean * _key_matrices(config)
+        of_clean = _layer_flops(config, clean, keys=clean)
+        of_text = _layer_flops(config, length, keys=clean + length) - clean_keys
+        # After the last layer nobody reads the clean rows: there they are keys and values alone.
+        return config.num_layers * (of_clean + of_text) - (of_clean - clean_keys) + head
     assert config.two_stream_layers is not None, "ModelConfig fills it"
     # The last two-stream layer has query rows alone, and so costs as much as an upper one.
     double = max(config.two_stream_layers - 1, 0)

@@ -16,7 +16,7 @@ from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
 from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Logits, Masked
 from armd_dist.model.two_stream import Layer
-from armd_dist.model.visibility import Mask
+from armd_dist.model.visibility import Mask, not_later
 
 CLEAN = -1  # window of BOS, before all others
 
@@ -25,12 +25,12 @@ CLEAN = -1  # window of BOS, before all others
 class DenoiserLayout:
     """Rows of the denoiser: first clean ones, which know their token, then one for every token of the text.
 
-    Over a whole text BOS alone is clean, and all rows see each other, as in MDLM. With windows the text stands there
-    twice, as in BD3-LM: a row of the second copy sees its own window there, and the earlier windows in the clean copy,
-    whose last window nobody would read.
+    Over a whole text BOS alone is clean, as in MDLM. With windows the text stands there twice, as in BD3-LM: a row of
+    the second copy sees its own window there, and the earlier windows in the clean copy, whose last window nobody
+    would read.
 
-    clean_ids, positions of clean rows: [batch, clean]; ids, masked, positions: [batch, rows], in text order;
-    mask: of all rows on all rows.
+    clean_ids, clean_positions: [batch, clean]; ids, positions, masked: [batch, rows], in text order; of_clean: clean
+    rows on clean rows; of_text: the text's rows on all rows.
     """
 
     clean_ids: KeyIds
@@ -38,7 +38,8 @@ class DenoiserLayout:
     ids: Ids
     positions: Ids
     masked: Masked
-    mask: Mask
+    of_clean: Mask
+    of_text: Mask
 
     def to(self, device: object) -> "DenoiserLayout":
         return DenoiserLayout(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -50,32 +51,47 @@ def lay_out_masked(ids: Ids, masked: Masked, window: int, bos_id: int) -> Denois
     last = (rows - 1) // window * window  # where the last window starts: its clean copy is never a key
     place = torch.arange(1, rows + 1, device=ids.device).expand(batch, -1)
     of_row = torch.arange(rows, device=ids.device) // window
+    clean = torch.nn.functional.pad(of_row[:last], (1, 0), value=CLEAN)
     return DenoiserLayout(
         clean_ids=torch.nn.functional.pad(ids[:, :last], (1, 0), value=bos_id),
         clean_positions=torch.nn.functional.pad(place[:, :last], (1, 0)),
         ids=ids,
         positions=place,
         masked=masked,
-        mask=_two_copies(torch.nn.functional.pad(of_row[:last], (1, 0), value=CLEAN), of_row) if last else Mask(),
+        of_clean=Mask(dense=not_later(clean[None], clean[None])),
+        # One window: all rows see each other and BOS, and no mask is needed.
+        of_text=Mask(dense=_of_text(clean, of_row)) if last else Mask(),
     )
 
 
-def _two_copies(clean: Tensor, noisy: Tensor) -> Mask:
-    """Clean rows see clean windows up to their own; others the clean windows before theirs and all of their own."""
-    of_clean = torch.cat(
-        (clean[None, :] <= clean[:, None], clean.new_zeros(len(clean), len(noisy), dtype=torch.bool)), 1
-    )
-    of_noisy = torch.cat((clean[None, :] < noisy[:, None], noisy[None, :] == noisy[:, None]), 1)
-    return Mask(dense=torch.cat((of_clean, of_noisy))[None])
+def _of_text(clean: Tensor, text: Tensor) -> Tensor:
+    """[1, rows, clean + rows]: a row sees the clean windows before its own, and all of its own in the second copy."""
+    return torch.cat((clean[None, :] < text[:, None], text[None, :] == text[:, None]), dim=1)[None]
 
 
 class DenoiserLayer(Layer):
-    """An ordinary transformer layer under the layout's mask."""
+    """An ordinary transformer layer, its rows in two groups that see different keys.
 
-    def forward(self, rows: KeyHidden, mask: Mask, angles: tuple[Angles, Angles] | None) -> KeyHidden:
+    After the last layer nobody reads the clean rows: there only their keys and values are computed.
+    """
+
+    def __init__(self, config: ModelConfig, layers: Layers, drops_clean: bool) -> None:
+        super().__init__(config, layers)
+        self.drops_clean = drops_clean
+
+    def forward(self, rows: KeyHidden, layout: DenoiserLayout, angles: tuple[Angles, Angles] | None) -> Tensor:
+        """rows: the clean ones, then the text's; returns the same, or the text's alone where clean ones are dropped."""
+        clean = layout.clean_ids.shape[1]
         normed = self.attention_norm(rows)
         keys, values = self.attention.keys_values(normed, angles, None)
-        return self.add(rows, attend(self.attention.queries(normed, angles), keys, values, mask))
+        asking = slice(clean, None) if self.drops_clean else slice(None)
+        turns = None if angles is None else (angles[0][asking], angles[1][asking])
+        queries = self.attention.queries(normed[asking], turns)
+        if self.drops_clean:
+            return self.add(rows[asking], attend(queries, keys, values, layout.of_text))
+        of_clean = attend(queries[:clean], keys[:, :, :clean], values[:, :, :clean], layout.of_clean)
+        of_text = attend(queries[clean:], keys, values, layout.of_text)
+        return self.add(rows, torch.cat((of_clean, of_text)))
 
 
 class Denoiser(LanguageModel):
@@ -83,8 +99,11 @@ class Denoiser(LanguageModel):
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__(config, layers)
-        self.mask = layers.position_embedding(1, config.hidden_size)
-        self.stack = nn.ModuleList(DenoiserLayer(config, layers) for _ in range(config.num_layers))
+        self.mask = layers.position_embedding(1, config.hidden_size)  # the vector in place of a hidden token
+        last = config.num_layers - 1
+        self.stack = nn.ModuleList(
+            DenoiserLayer(config, layers, drops_clean=index == last) for index in range(config.num_layers)
+        )
 
     def forward(self, layout: DenoiserLayout) -> Logits:
         """Logits [rows, batch, vocab of this process]; those of rows whose token is known mean nothing."""
@@ -92,8 +111,8 @@ class Denoiser(LanguageModel):
         rows = self.dropout((self.embed(layout) + self.positions(places)).transpose(0, 1).contiguous())
         angles = self.angles(places, rows.dtype) if self.rotates else None
         for layer in self.stack:
-            rows = layer(rows, layout.mask, angles)
-        return self.predict(rows[layout.clean_ids.shape[1] :])
+            rows = layer(rows, layout, angles)
+        return self.predict(rows)
 
     def embed(self, layout: DenoiserLayout) -> Tensor:
         """Tokens, or the mask in their place, [batch, all rows, hidden]."""

@@ -54,7 +54,7 @@ class Layers(Protocol):
         ...
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
-        """-log softmax(logits)[target] in fp32. targets: [batch, rows]; returns [rows, batch]."""
+        """-log softmax(logits)[target] in fp32. targets: [batch, rows]; returns [rows, batch]. May overwrite logits."""
         ...
 
     def log_normalizer(self, logits: Logits) -> Scores:

@@ -48,11 +48,13 @@ class MicroBatch:
     def loss(self, model: Network, z_loss: float = 0.0) -> Loss:
         """The mean over all tokens. `z_loss` times the mean of log(sum exp logits)^2 keeps the logits near zero."""
         logits = model(self.layout)
-        nll = model.layers.token_nll(logits, self.targets)
-        mean = nll.mean() if self.weights is None else (nll * self.weights.t().to(nll.dtype)).mean()
-        if not z_loss:
-            return Loss(mean, mean.detach())
-        return Loss(mean + z_loss * model.layers.log_normalizer(logits).square().mean(), mean.detach())
+        # Before the nats: Megatron's cross-entropy makes its softmax where fp32 logits stood.
+        penalty = z_loss * self._mean(model.layers.log_normalizer(logits).square()) if z_loss else 0.0
+        mean = self._mean(model.layers.token_nll(logits, self.targets))
+        return Loss(mean + penalty, mean.detach())
+
+    def _mean(self, scores: Scores) -> Tensor:
+        return scores.mean() if self.weights is None else (scores * self.weights.t().to(scores.dtype)).mean()
 
 
 def ordered_batch(tokens: Ids, orders: Sequence[Order], bos_id: int, first_sample: int = 0) -> MicroBatch:
@@ -66,8 +68,3 @@ def ordered_batch(tokens: Ids, orders: Sequence[Order], bos_id: int, first_sampl
 def token_nll(model: Network, layout: Layout | DenoiserLayout, targets: Ids) -> Scores:
     """-log p(token | what its row sees) in nats, [rows, batch]. targets: [batch, rows], stored as in the layout."""
     return model.layers.token_nll(model(layout), targets)
-
-
-def likelihood_loss(model: Network, layout: Layout, targets: Ids) -> Tensor:
-    """The mean of `token_nll` over all tokens of the micro-batch: a scalar."""
-    return token_nll(model, layout, targets).mean()

@@ -4,19 +4,23 @@ import numpy as np
 import numpy.typing as npt
 
 Booleans = npt.NDArray[np.bool_]
+GOLDEN = 0.6180339887498949  # steps of this fraction fill the unit interval evenly, however many there are
 
 
-def masked_places(length: int, block_length: int, generator: np.random.Generator) -> Booleans:
-    """[length] whether each place is masked; every window of `block_length` places is drawn on its own.
+def masked_places(length: int, block_length: int, seed: int, sample: int) -> Booleans:
+    """[length] whether each place of this sample is masked, from (seed, global sample index) and nothing else.
 
-    A window of w places (the last one may be short) gets a number k of masked places uniform on 1..w and a uniform
-    subset of that size. This is the log-linear schedule of MDLM and BD3-LM with its time t integrated out: masking
-    with chance t and weighing by 1 / t makes every k in 1..w as likely, and weighs a token by w / k (derived).
+    Every window of `block_length` places (the last may be short, w places) gets a number k of masked places uniform on
+    1..w and a uniform subset of that size. This is the log-linear schedule of MDLM and BD3-LM with its time t
+    integrated out: masking with chance t and weighing by 1 / t makes every k in 1..w as likely, and weighs a token by
+    w / k (derived). Samples that follow one another spread their k evenly, as MDLM spreads t over a batch.
     """
     starts = np.arange(0, length, block_length)
     widths = np.minimum(block_length, length - starts)
-    count = generator.integers(1, widths + 1)
+    offset = np.random.default_rng(np.random.SeedSequence((seed, len(starts)))).random(len(starts))
+    count = 1 + ((offset + sample * GOLDEN) % 1.0 * widths).astype(np.int64)
     noise = np.full((len(starts), block_length), np.inf)
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, sample))))
     noise.flat[:length] = generator.random(length)
     rank = noise.argsort(axis=1).argsort(axis=1)
     return (rank < count[:, None]).reshape(-1)[:length]

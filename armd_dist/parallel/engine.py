@@ -42,18 +42,12 @@ class Engine:
         """One optimizer step on this process' part of the global batch."""
         total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
         for micro_batch in micro_batches:
-            self._seed_dropout(micro_batch)
+            seed_dropout(self.run.training.seed, micro_batch.first_sample)
             loss = micro_batch.to(self.topology.device).loss(self.model, self.run.training.z_loss)
             (loss.objective / len(micro_batches)).backward()
             total += loss.nll / len(micro_batches)
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
         return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
-
-    def _seed_dropout(self, micro_batch: MicroBatch) -> None:
-        """Dropout of a micro-batch follows from the seed and its samples: equal on all tensor-parallel processes, which
-        hold the same hidden states, another one elsewhere, and the same again after a resume."""
-        digest = hashlib.sha256(f"dropout/{self.run.training.seed}/{micro_batch.first_sample}".encode()).digest()
-        torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
     def _update(self, learning_rate: float) -> float:
         """Reduces, clips and applies the accumulated gradient; returns its norm before clipping."""
@@ -97,3 +91,10 @@ class Engine:
     def num_parameters(self) -> int:
         """Parameters of the whole model."""
         return sum(torch.Size(full_shape(parameter)).numel() for parameter in self.model.parameters())
+
+
+def seed_dropout(seed: int, first_sample: int) -> None:
+    """Dropout of a micro-batch follows from the seed and its first sample's global number: equal on all tensor-parallel
+    processes, which hold the same hidden states, another one elsewhere, and the same again after a resume."""
+    digest = hashlib.sha256(f"dropout/{seed}/{first_sample}".encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)

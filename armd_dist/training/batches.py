@@ -1,5 +1,8 @@
 """From the step to this process' micro-batches: tokens and their orders, both pure functions of the sample's number."""
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
@@ -31,6 +34,16 @@ class Batches:
             self.make(position, samples[start : start + size], tokens[start : start + size])
             for start in range(0, self.share, size)
         ]
+
+    def from_step(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
+        """The micro-batches of steps first to last - 1, each drawn while the step before it is computed."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            coming = pool.submit(self.at, first)
+            for step in range(first + 1, last + 1):
+                current = coming.result()
+                if step < last:
+                    coming = pool.submit(self.at, step)
+                yield current
 
     def position(self, step: int) -> Position:
         """Where training stands at `step`; a denoiser does the same all the way."""

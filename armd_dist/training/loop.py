@@ -40,14 +40,14 @@ def _train(run: Run, topology: Topology) -> None:
     batches = Batches(run, stream, topology.data_rank, topology.data_size)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
-        for step in range(first, last):
+        for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
             rate = learning_rate(run.training, step)
-            result = engine.train_step(batches.at(step), rate)
+            result = engine.train_step(micro_batches, rate)
             _refuse_non_finite(result, step)
             if metrics is not None:
                 metrics.log(_describe(run, step, batches.position(step), rate, result, watch.lap()))
             if (step + 1) % run.checkpoint.every == 0 or step + 1 == last:
-                save_checkpoint(engine, stream.manifest, step + 1)
+                save_checkpoint(engine, stream.manifest, step + 1, batches.position(step + 1))
 
 
 def _describe(run: Run, step: int, position: Position, rate: float, result: StepResult, speed: float) -> StepMetrics:

@@ -37,7 +37,7 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
             )
         return None, []
     if resume == "auto":
-        _refuse_changes(run, folder / "run.yaml", allowed=FREE)
+        _refuse_changes(run, folder / "run.yaml", allowed=_free(run))
         checkpoint, notes = _newest_sound(found)
     else:
         checkpoint, notes = _on_purpose(run, resolve_checkpoint(Path(resume)), found), []
@@ -46,6 +46,11 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
         _refuse_other_data(run, state, manifest_hash, tokenizer_sha256)
         notes.append(f"continuing from {checkpoint} (step {state.step})")
     return checkpoint, notes
+
+
+def _free(run: Run) -> tuple[str, ...]:
+    """Dropout is drawn for a micro-batch: with it another size of these computes something else."""
+    return tuple(path for path in FREE if path != "training.micro_batch_size" or not run.model.hidden_dropout)
 
 
 def claim(run: Run, tokenizer: Path) -> None:

@@ -10,15 +10,18 @@ import torch.distributed as dist
 from armd_dist.checkpoint import folder as checkpoint_folder
 from armd_dist.checkpoint.tensors import read_tensors, write_tensors
 from armd_dist.config import to_yaml
-from armd_dist.orders.curriculum import position_at
+from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from data_pipeline.manifest import Manifest
 
 
-def save_checkpoint(engine: Engine, manifest: Manifest, step: int) -> None:
-    """Writes checkpoints/step-*/ with every process' part; it exists once all of it is there. Collective."""
+def save_checkpoint(engine: Engine, manifest: Manifest, step: int, position: Position) -> None:
+    """Writes checkpoints/step-*/ with every process' part; it exists once all of it is there. Collective.
+
+    position: the curriculum's, of the step to come.
+    """
     run, topology = engine.run, engine.topology
     run_dir = Path(run.run.dir)
     partial = checkpoint_folder.partial_folder(run_dir, step)
@@ -31,14 +34,15 @@ def save_checkpoint(engine: Engine, manifest: Manifest, step: int) -> None:
     write_tensors(partial, engine.state())
     dist.barrier()
     if topology.is_main:
-        state = _training_state(run, topology, manifest, step)
+        state = _training_state(run, topology, manifest, step, position)
         checkpoint_folder.finish(partial, checkpoint_folder.step_folder(run_dir, step), state)
         checkpoint_folder.keep_newest(run_dir, run.checkpoint.keep)
     dist.barrier()
 
 
-def _training_state(run: Run, topology: Topology, manifest: Manifest, step: int) -> checkpoint_folder.TrainingState:
-    position = position_at(run.orders, step)
+def _training_state(
+    run: Run, topology: Topology, manifest: Manifest, step: int, position: Position
+) -> checkpoint_folder.TrainingState:
     return checkpoint_folder.TrainingState(
         step=step,
         consumed_samples=step * run.training.global_batch_size,

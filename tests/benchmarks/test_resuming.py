@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import workers as workers_module
-from experiment import BenchmarkError, Evaluation, Folder, Job, last_step, write_json
+from experiment import BenchmarkError, Evaluation, Folder, Job, last_step, train_loss, training_files, write_json
 from workers import Workers
 
 from armd_dist.checkpoint.folder import COMPLETE, step_folder
@@ -26,6 +26,13 @@ def checkpoint(folder: Folder, name: str, step: int) -> Path:
     return found
 
 
+def metrics(run: Path, steps: int) -> Path:
+    """Step n has loss n."""
+    file = run / "metrics.jsonl"
+    file.write_text("".join(json.dumps({"step": step, "loss": step}) + "\n" for step in range(1, steps + 1)))
+    return file
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Folder:
     return Folder(tmp_path / "out", tmp_path / "preset.yaml")
@@ -40,6 +47,7 @@ def said(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         seen.append(f"{words[0]} {name}")
         if words[0] == "train":
             checkpoint(folder, name, 4)
+            metrics(folder.run_dir(name), 4)
         else:
             write_json(folder.run_dir(name) / "held_out" / "evaluation.json", {"perplexity": {"left_to_right": 7}})
 
@@ -58,8 +66,21 @@ def test_finished_runs_are_not_done_again(folder: Folder, said: list[str]) -> No
 
 def test_trained_run_without_result_is_evaluated_alone(folder: Folder, said: list[str]) -> None:
     checkpoint(folder, "one", 4)
+    metrics(folder.run_dir("one"), 4)
     Workers(folder, 1).run([job()])
     assert said == ["eval one"]
+
+
+def test_chosen_trial_is_evaluated_and_not_trained_again(folder: Folder, said: list[str]) -> None:
+    trial = Workers(folder, 1).run([job(evaluations=())])["one"]
+    assert said == ["train one"]
+    assert trial["train_loss"] == 4
+    chosen = Workers(folder, 1).run([job()])["one"]
+    assert said == ["train one", "eval one"]
+    assert "held_out" in chosen
+    assert "held_out" not in trial
+    assert Workers(folder, 1).run([job(evaluations=())])["one"] == trial
+    assert said == ["train one", "eval one"]
 
 
 def test_results_of_other_settings_are_refused(folder: Folder, said: list[str]) -> None:
@@ -67,7 +88,9 @@ def test_results_of_other_settings_are_refused(folder: Folder, said: list[str]) 
     with pytest.raises(BenchmarkError, match="other settings"):
         Workers(folder, 1).run([job(overrides=("a=2",))])
     with pytest.raises(BenchmarkError, match="other settings"):
-        Workers(folder, 1).run([job(evaluations=())])
+        Workers(folder, 1).run([job(evaluations=(Evaluation("held_out", "1", 3, 5),))])
+    with pytest.raises(BenchmarkError, match="other settings"):
+        Workers(folder, 1).run([job(resolved={"training": {"clip_grad": 1.0}})])
 
 
 def test_continuation_starts_from_its_predecessor_and_then_from_itself(folder: Folder) -> None:
@@ -110,3 +133,22 @@ def test_last_step_ignores_a_half_written_line(tmp_path: Path) -> None:
         "".join(json.dumps({"step": step, "pad": "x" * 300}) + "\n" for step in range(1, 40)) + '{"step": 40'
     )
     assert last_step(file) == 39
+
+
+def test_training_loss_is_that_of_the_last_tenth(tmp_path: Path) -> None:
+    file = metrics(tmp_path, 40)
+    assert train_loss(file, 0, 40) == (37 + 38 + 39 + 40) / 4
+    assert train_loss(file, 20, 40) == (39 + 40) / 2
+    assert train_loss(file, 0, 4) == 4
+    with pytest.raises(BenchmarkError, match="lacks steps"):
+        train_loss(file, 0, 41)
+
+
+def test_zero_shot_file_is_never_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "c.txt").symlink_to(tmp_path / "b.txt")
+    monkeypatch.chdir(tmp_path)
+    assert [path.name for path in training_files(tmp_path, Path("b.txt"))] == ["a.txt"]
+    assert [path.name for path in training_files(Path("."), tmp_path / "x" / ".." / "b.txt")] == ["a.txt"]
+    assert len(training_files(tmp_path, None)) == 3

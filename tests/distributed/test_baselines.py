@@ -1,10 +1,14 @@
 """The denoiser trains on every layout alike, with dropout and z-loss, and says what it cannot do."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from ranks import armd, metrics
+
+from armd_dist.parallel.engine import seed_dropout
 
 DENOISER = [
     "model.network=denoiser",
@@ -34,6 +38,38 @@ def test_layouts_agree_with_one_process(layout: list[str], denoiser: Path, tiny_
         assert mine["loss"] == pytest.approx(reference["loss"], abs=1e-5)
         assert mine["grad_norm"] == pytest.approx(reference["grad_norm"], rel=1e-5)
     assert metrics(denoiser)[0]["phase"] == "masked_diffusion"
+
+
+def test_dropout_is_the_same_again_after_a_resume(denoiser: Path, tiny_config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(denoiser, folder)
+    shutil.rmtree(folder / "checkpoints" / "step-00000008")
+    done = armd("train", tiny_config, f"run.dir={folder}", *DENOISER)
+    assert done.returncode == 0, done.stderr
+    assert "step-00000004 (step 4)" in done.stderr
+    assert [line["loss"] for line in metrics(folder)] == [line["loss"] for line in metrics(denoiser)]
+
+
+def test_dropout_refuses_another_micro_batch(denoiser: Path, tiny_config: Path) -> None:
+    done = armd("train", tiny_config, f"run.dir={denoiser}", *DENOISER, "training.micro_batch_size=4")
+    assert done.returncode == 2
+    assert "training.micro_batch_size" in done.stderr
+
+
+def test_every_micro_batch_draws_a_dropout_of_its_own() -> None:
+    """From the seed and its first sample alone: the state of torch's generator is what dropout draws from."""
+    states = [
+        dropout_state(seed, sample, noise) for seed, sample, noise in ((0, 0, 1), (0, 0, 2), (0, 8, 1), (1, 0, 1))
+    ]
+    assert torch.equal(states[0], states[1])
+    assert not torch.equal(states[0], states[2])
+    assert not torch.equal(states[0], states[3])
+
+
+def dropout_state(seed: int, sample: int, noise: int) -> torch.Tensor:
+    torch.manual_seed(noise)
+    seed_dropout(seed, sample)
+    return torch.get_rng_state()
 
 
 def test_dropout_and_z_loss_change_the_run(denoiser: Path, tiny_config: Path, tmp_path: Path) -> None:

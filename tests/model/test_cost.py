@@ -21,7 +21,7 @@ from armd_dist.model.cost import (
 from armd_dist.model.denoiser import Denoiser, lay_out_masked
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
-from armd_dist.objectives.likelihood import likelihood_loss, token_nll
+from armd_dist.objectives.likelihood import token_nll
 from armd_dist.orders.schemes import left_to_right, strided
 
 LENGTH = 9
@@ -91,7 +91,7 @@ def test_training_is_three_times_forward(context: str, two_stream: int) -> None:
     config = tiny_config(query_context=context, two_stream_layers=two_stream)
     model, rows = made(ARMD, config), rows_of(left_to_right(LENGTH))
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        likelihood_loss(model, rows.layout(), rows.ids).backward()
+        rows.loss(model).backward()
     assert counter.get_total_flops() == pytest.approx(LENGTH * training_flops_per_token(config, LENGTH), rel=1e-12)
 
 

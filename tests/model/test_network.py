@@ -9,7 +9,6 @@ from toys import CONTEXTS, VOCAB, rows_of, scheme, tiny_config, tiny_model
 
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
-from armd_dist.objectives.likelihood import likelihood_loss
 
 
 @pytest.mark.parametrize("name", ["any_order", "strided_4_ragged"])
@@ -43,7 +42,7 @@ def test_every_parameter_is_trained(settings: dict[str, Any]) -> None:
     """Blocks of one token and more: no weight of any layer is idle."""
     model = tiny_model(**settings)
     rows = rows_of(scheme("strided_4_ragged"), batch=4)
-    likelihood_loss(model, rows.layout(), rows.ids).backward()
+    rows.loss(model).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().max() > 0, name
@@ -54,7 +53,7 @@ def test_padding_of_the_vocabulary_is_impossible_and_untouched() -> None:
     logits = model(rows.layout())
     assert logits.shape[-1] == 48
     assert (logits[..., VOCAB:] == -math.inf).all()
-    likelihood_loss(model, rows.layout(), rows.ids).backward()
+    rows.loss(model).backward()
     assert torch.isfinite(model.head.weight.grad).all()
     assert (model.head.weight.grad[VOCAB:] == 0).all()
 
@@ -66,7 +65,7 @@ def test_tied_head() -> None:
     query = torch.randn(3, 1, 16, dtype=torch.float64)
     expected = model.norm(query) @ model.tokens.weight.T
     torch.testing.assert_close(model.predict(query)[..., :VOCAB], expected[..., :VOCAB])
-    assert torch.isfinite(likelihood_loss(model, rows.layout(), rows.ids))
+    assert torch.isfinite(rows.loss(model))
 
 
 @pytest.mark.parametrize("two_stream", [0, 2, 4])

@@ -9,7 +9,6 @@ from torch import Tensor
 from toys import BOS, VOCAB, rows_of, tiny_model
 
 from armd_dist.model.armd import ARMD
-from armd_dist.objectives.likelihood import likelihood_loss
 from armd_dist.orders.schemes import left_to_right
 
 
@@ -114,7 +113,7 @@ def test_without_two_stream_layers_it_is_an_ordinary_gpt(name: str) -> None:
     torch.testing.assert_close(ours, gpt[:, :-1], rtol=0, atol=1e-10)
     # The usual loss: row i against token i + 1.
     shifted = torch.nn.functional.cross_entropy(gpt[:, :-1].flatten(0, 1), inputs[:, 1:].flatten())
-    assert likelihood_loss(model, rows.layout(), rows.ids).item() == pytest.approx(shifted.item(), abs=1e-10)
+    assert rows.loss(model).item() == pytest.approx(shifted.item(), abs=1e-10)
 
 
 def test_default_parameter_names_are_kept() -> None:

@@ -5,7 +5,9 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
+from armd_dist.objectives.masked_diffusion import nelbo_weights
 from armd_dist.orders.masking import masked_places
 
 DRAWS = 6_000
@@ -19,9 +21,8 @@ def chi_square(counts: np.ndarray) -> float:
 
 
 def drawn(length: int, block_length: int) -> np.ndarray:
-    """[DRAWS, length] from one generator."""
-    generator = np.random.default_rng(11)
-    return np.stack([masked_places(length, block_length, generator) for _ in range(DRAWS)])
+    """[DRAWS, length], of the samples 0, 1, 2 ..."""
+    return np.stack([masked_places(length, block_length, seed=11, sample=sample) for sample in range(DRAWS)])
 
 
 @pytest.mark.parametrize(("length", "block_length"), [(1, 1), (1, 5), (7, 1), (7, 3), (8, 4), (7, 7), (7, 20)])
@@ -51,24 +52,37 @@ def test_every_subset_of_a_size_is_as_likely() -> None:
         assert chi_square(counts) < LIMIT[math.comb(4, size) - 1]
 
 
-def test_windows_are_drawn_apart() -> None:
-    """The pair of two windows' counts is uniform on the pairs, and on more than the diagonal."""
-    masks = drawn(4, 2)
-    pairs = (masks[:, :2].sum(axis=1) - 1) * 2 + masks[:, 2:].sum(axis=1) - 1
-    assert chi_square(np.bincount(pairs, minlength=4)) < LIMIT[3]
+def test_neighbouring_samples_spread_their_numbers_evenly() -> None:
+    """Among any 16 samples in a row each quarter of 1..32 is there at least 3 times, and at most 5 times."""
+    counts = drawn(32, 32).sum(axis=1) - 1
+    for first in range(0, DRAWS - 16, 7):
+        quarters = np.bincount(counts[first : first + 16] // 8, minlength=4)
+        assert quarters.min() >= 3
+        assert quarters.max() <= 5
+
+
+def test_windows_have_offsets_of_their_own() -> None:
+    counts = drawn(64, 16).reshape(DRAWS, 4, 16).sum(axis=2)
+    assert len({tuple(column) for column in counts[:50].T}) == 4
 
 
 def test_weights_make_it_the_integral_over_time() -> None:
-    """int_0^1 1/t P(exactly this set masked | t) dt = P(drawn) * width / size, for every size: the NELBO's weights."""
+    """For every set of k of 5 places: chance to be drawn x weight = the integral over t of 1/t x its chance at t."""
     width, steps = 5, 200_000
     t = (np.arange(steps) + 0.5) / steps
-    for size in range(1, width + 1):
-        integral = float(np.mean(t ** (size - 1) * (1 - t) ** (width - size)))
-        chance = 1 / width / math.comb(width, size)
-        assert integral == pytest.approx(chance * width / size, rel=1e-8)
+    for hidden in itertools.product([False, True], repeat=width):
+        k = sum(hidden)
+        if not k:
+            continue
+        integral = float(np.mean(t**k * (1 - t) ** (width - k) / t))
+        weights = nelbo_weights(torch.tensor([hidden]), width)[0]
+        assert set(weights[~torch.tensor(hidden)].tolist()) <= {0.0}
+        for weight in weights[torch.tensor(hidden)].tolist():
+            assert weight / width / math.comb(width, k) == pytest.approx(integral, rel=1e-8)
 
 
-def test_masks_are_a_function_of_the_generator() -> None:
-    one, same, other = (masked_places(64, 16, np.random.default_rng(seed)) for seed in (3, 3, 4))
+def test_masks_are_a_function_of_seed_and_sample() -> None:
+    one, same = (masked_places(64, 16, seed=3, sample=5) for _ in range(2))
     assert np.array_equal(one, same)
-    assert not np.array_equal(one, other)
+    assert not np.array_equal(one, masked_places(64, 16, seed=4, sample=5))
+    assert not np.array_equal(one, masked_places(64, 16, seed=3, sample=6))

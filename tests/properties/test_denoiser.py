@@ -13,7 +13,6 @@ from armd_dist.model import denoiser
 from armd_dist.model.denoiser import Denoiser, lay_out_masked
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
-from armd_dist.model.visibility import Mask
 from armd_dist.objectives.likelihood import token_nll
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 
@@ -26,6 +25,10 @@ def tiny_denoiser(**changes: Any) -> Denoiser:
     model = Denoiser(config, PlainLayers())
     initialize(model, config, seed=0)
     return model.double()
+
+
+def some_ids(batch: int = 1) -> Tensor:
+    return torch.randint(VOCAB, (batch, LENGTH), generator=torch.Generator().manual_seed(batch))
 
 
 def some_masking(window: int, seed: int = 0) -> Tensor:
@@ -58,26 +61,42 @@ def may_see(masked: Tensor, window: int) -> Tensor:
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("window", WINDOWS)
 def test_no_leak_and_no_blindness(window: int, seed: int) -> None:
-    ids, masked = torch.randint(VOCAB, (1, LENGTH)), some_masking(window, seed)
+    ids, masked = some_ids(), some_masking(window, seed)
     found, allowed = influence(tiny_denoiser(), ids, masked, window), may_see(masked, window)
     assert found[~allowed].max() < 1e-12
     assert (found[allowed] > 1e-6).all()
 
 
-def test_a_mask_that_shows_the_clean_copy_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def leaky(clean: Tensor, noisy: Tensor) -> Mask:
-        both = torch.cat((clean, noisy))
-        return Mask(dense=(both[None, :] <= both[:, None])[None])
+@pytest.mark.parametrize("window", WINDOWS)
+def test_no_leak_by_gradient(window: int) -> None:
+    """Rows of distinct tokens and an untied head: an embedding row is one token's input and nothing else."""
+    model, masked = tiny_denoiser(), some_masking(window)
+    ids = 2 + torch.randperm(VOCAB - 2, generator=torch.Generator().manual_seed(0))[None, :LENGTH]
+    logits = model(lay_out_masked(ids, masked, window, BOS))[:, 0]
+    direction = torch.randn(logits.shape[-1], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weight = model.tokens.get_parameter("weight")
+    scores = logits.masked_fill(logits.isinf(), 0.0) @ direction
+    moved = torch.stack(
+        [torch.autograd.grad(score, weight, retain_graph=True)[0][ids[0]].abs().amax(-1) for score in scores]
+    )
+    allowed = may_see(masked, window)
+    assert moved[~allowed].max() == 0
+    assert (moved[allowed] > 0).all()
 
-    monkeypatch.setattr(denoiser, "_two_copies", leaky)
-    ids, masked = torch.randint(VOCAB, (1, LENGTH)), some_masking(3)
+
+def test_a_mask_that_shows_the_clean_copy_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def leaky(clean: Tensor, text: Tensor) -> Tensor:
+        return (torch.cat((clean, text))[None, :] <= text[:, None])[None]
+
+    monkeypatch.setattr(denoiser, "_of_text", leaky)
+    ids, masked = some_ids(), some_masking(3)
     assert influence(tiny_denoiser(), ids, masked, 3)[~may_see(masked, 3)].max() > 1e-4
 
 
 def test_one_pass_over_all_windows_equals_a_pass_for_each() -> None:
-    model, ids, masked = tiny_denoiser(), torch.randint(VOCAB, (2, LENGTH)), some_masking(3)
+    model, ids, masked = tiny_denoiser(), some_ids(2), some_masking(3)
     together = logits_of(model, ids, masked, window=3)
-    for start in range(3, LENGTH, 3):  # a text of one window would be MDLM's, whose BOS sees all rows
+    for start in range(0, LENGTH, 3):
         upto = slice(0, start + 3)
         apart = logits_of(model, ids[:, upto], masked[:, upto], window=3)
         torch.testing.assert_close(apart[:, start:], together[:, start : start + 3], rtol=0, atol=1e-10)
@@ -107,24 +126,28 @@ def _choose(n: int, k: int) -> int:
 
 
 @torch.no_grad()
-def mdlm_nelbo(model: Denoiser, text: Tensor) -> float:
-    """MDLM's integral over t of E[1/t x the nats of tokens hidden with chance t]; a polynomial: exact quadrature."""
+def integral_nelbo(model: Denoiser, text: Tensor, window: int) -> float:
+    """The papers' bound: for each window the integral over t of E[1/t x the nats of its tokens hidden with chance t],
+    of a text that ends there, its earlier windows known. A polynomial in t: Gauss' quadrature is exact."""
     nodes, weights = np.polynomial.legendre.leggauss(8)
     total = 0.0
-    for hidden in itertools.product([False, True], repeat=len(text)):
-        masked, count = torch.tensor(hidden)[None], sum(hidden)
-        if count:
-            nll = token_nll(model, lay_out_masked(text[None], masked, len(text), BOS), text[None])
-            for node, weight in zip(nodes, weights, strict=True):
-                t = (node + 1) / 2
-                chance = t**count * (1 - t) ** (len(text) - count)
-                total += weight / 2 * chance / t * nll[masked.t()].sum().item()
+    for start in range(0, len(text), window):
+        upto = text[None, : start + window]
+        width = upto.shape[1] - start
+        for hidden in itertools.product([False, True], repeat=width):
+            masked, count = torch.tensor((False,) * start + hidden)[None], sum(hidden)
+            if count:
+                nll = token_nll(model, lay_out_masked(upto, masked, window, BOS), upto)[masked.t()].sum().item()
+                for node, weight in zip(nodes, weights, strict=True):
+                    t = (node + 1) / 2
+                    total += weight / 2 * t**count * (1 - t) ** (width - count) / t * nll
     return total
 
 
-def test_the_mean_loss_is_the_nelbo_of_the_log_linear_schedule() -> None:
+@pytest.mark.parametrize("window", [1, 2, 3, 4])
+def test_the_mean_loss_is_the_nelbo_of_the_log_linear_schedule(window: int) -> None:
     model, text = tiny_denoiser(vocab_size=3), torch.tensor([2, 0, 1, 1])
-    assert mean_loss(model, text, window=4) == pytest.approx(mdlm_nelbo(model, text), abs=1e-10)
+    assert mean_loss(model, text, window) == pytest.approx(integral_nelbo(model, text, window), abs=1e-10)
 
 
 def test_windows_of_one_token_are_an_exact_likelihood() -> None:
@@ -142,7 +165,7 @@ def test_the_bound_is_one(window: int) -> None:
 
 
 def test_the_loss_of_a_batch_is_the_weighted_mean() -> None:
-    model, ids = tiny_denoiser(), torch.randint(VOCAB, (3, LENGTH))
+    model, ids = tiny_denoiser(), some_ids(3)
     batch = masked_batch(ids, draw_masking(LENGTH, 3, seed=0, samples=[4, 5, 6]), 3, BOS)
     assert batch.weights is not None
     of_window = [batch.weights[:, start : start + 3].sum(1) for start in range(0, LENGTH, 3)]

@@ -9,7 +9,7 @@ from checks import logits_of, one_pass_against_many, past_order_dependence, tota
 from toys import CONTEXTS, SCHEMES, Rows, rows_of, scheme, tiny_model
 
 from armd_dist.model.armd import ARMD
-from armd_dist.objectives.likelihood import likelihood_loss, token_nll
+from armd_dist.objectives.likelihood import token_nll
 from armd_dist.orders.order import Order, from_blocks
 from armd_dist.orders.schemes import any_order, left_to_right, masked_diffusion, strided
 
@@ -59,7 +59,7 @@ def test_left_to_right_is_the_ar_loss(context: str, two_stream: int) -> None:
         logits = logits_of(model, unknown)[:, -1]
         right = logits.gather(1, rows.ids[:, prefix : prefix + 1])[:, 0]
         total += (logits.exp().sum(1).log() - right).sum().item()
-    loss = likelihood_loss(model, rows.layout(), rows.ids).item()
+    loss = rows.loss(model).item()
     assert loss == pytest.approx(total / (3 * LENGTH), abs=1e-10)
 
 
@@ -67,7 +67,7 @@ def test_the_loss_is_the_mean_over_all_tokens() -> None:
     model, rows = tiny_model(), rows_of(strided(9, 2), batch=3)
     nll = token_nll(model, rows.layout(), rows.ids)
     assert nll.shape == (9, 3)
-    assert likelihood_loss(model, rows.layout(), rows.ids).item() == pytest.approx(nll.sum().item() / 27, abs=1e-12)
+    assert rows.loss(model).item() == pytest.approx(nll.sum().item() / 27, abs=1e-12)
 
 
 # --- masked diffusion, vocabulary 3, texts of 3 tokens, 3 steps: everything can be enumerated ---
