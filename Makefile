@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.armd-ready
 
-.PHONY: setup quickstart check test help
+.PHONY: setup quickstart check test parity help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   the whole system on two CPU processes; CLEAN=1 starts anew instead of resuming"
 	@echo "make test         the test suite"
+	@echo "make parity       every parallel layout against one process, a few minutes"
 	@echo "make check        style, types, import rules"
 	@echo "make setup        the environment in $(VENV); the others do it too"
 
@@ -32,3 +33,6 @@ check: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest
+
+parity: $(READY)
+	$(BIN)/pytest -m grid tests/distributed

@@ -7,7 +7,7 @@ from armd_dist.run import Run
 
 def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
-    problems = _model_problems(run) + _orders_problems(run) + _schedule_problems(run)
+    problems = _model_problems(run) + _orders_problems(run) + _schedule_problems(run) + _parallel_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
@@ -81,6 +81,35 @@ def _schedule_problems(run: Run) -> list[Problem]:
         problems.append(
             Problem("parallel.zero_stage", 0, rule, "use parallel.zero_stage=1, or training.precision=fp32")
         )
+    return problems
+
+
+def _parallel_problems(run: Run) -> list[Problem]:
+    problems = []
+    if run.parallel.offload_optimizer and run.parallel.zero_stage == 0:
+        rule = "is what DeepSpeed does for a sharded optimizer, and parallel.zero_stage=0 shards nothing"
+        problems.append(Problem("parallel.offload_optimizer", True, rule, "use parallel.zero_stage=1, 2 or 3"))
+    if run.parallel.sequence:
+        problems += [Problem("parallel.sequence", True, *found) for found in _sequence_problems(run)]
+    return problems
+
+
+def _sequence_problems(run: Run) -> list[tuple[str, str]]:
+    """(rule, remedy) of whatever keeps the rows from being split."""
+    problems, tensor, length = [], run.parallel.tensor, run.data.sequence_length
+    if tensor == 1:
+        problems.append(
+            ("splits rows over the processes of parallel.tensor, which is 1", "use parallel.tensor=2 or more")
+        )
+    if length % tensor:
+        rule = f"splits data.sequence_length={length} rows over parallel.tensor={tensor} processes evenly"
+        problems.append((rule, f"use a multiple of {tensor}, or another parallel.tensor"))
+    if run.model.network == "denoiser":
+        rule = "cannot split the rows of model.network=denoiser evenly: BOS stands before copies of the text"
+        problems.append((rule, "use parallel.sequence=false"))
+    elif run.model.query_context in ("linear", "both"):
+        rule = f"leaves no process all of the rows that model.query_context={run.model.query_context} sums over"
+        problems.append((rule, "use parallel.sequence=false, or model.query_context=neighbours or none"))
     return problems
 
 

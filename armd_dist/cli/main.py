@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from armd_dist.cli import config, data, evaluate, export, generate, launch, quickstart, tokenizer, train
+from armd_dist.cli import config, data, evaluate, export, generate, launch, plan, quickstart, tokenizer, train
 from armd_dist.errors import ArmdError
 from data_pipeline.errors import DataError
 
@@ -21,6 +21,7 @@ app.command("quickstart")(quickstart.quickstart)
 app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("config")(config.config)
+app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.add_typer(launch.app, name="launch")
 app.command("eval")(evaluate.evaluate)

@@ -42,9 +42,9 @@ class ARMD(LanguageModel):
         angles = self.rotations(layout, query)
         below = len(self.two_stream)
         for layer, cache in zip(self.two_stream, at[:below], strict=True):
-            content, query = layer(content, query, layout.visibility, angles, cache)
+            content, query = self.layers.run(layer, content, query, layout.visibility, angles, cache)
         for layer, cache in zip(self.upper, at[below:-1], strict=True):
-            query = layer(query, layout.visibility, angles, cache)
+            query = self.layers.run(layer, query, layout.visibility, angles, cache)
         return self.predict(query)
 
     def embed(self, layout: Layout, cache: KeyValueCache | None = None) -> tuple[KeyHidden, Hidden]:

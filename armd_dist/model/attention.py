@@ -8,7 +8,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import heads_first
 from armd_dist.model.layers import Layers
 from armd_dist.model.rotary import rotate
-from armd_dist.model.shapes import Angles, GroupKeys, HeadKeys, HeadRows, Hidden
+from armd_dist.model.shapes import Angles, GroupKeys, HeadKeys, HeadRows, OwnHidden
 
 
 @runtime_checkable
@@ -38,13 +38,13 @@ class Attention(nn.Module):
         self.key_norm = layers.head_norm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.out = layers.row(config.hidden_size, config.hidden_size)
 
-    def queries(self, hidden: Hidden, angles: tuple[Angles, Angles] | None) -> Tensor:
+    def queries(self, hidden: OwnHidden, angles: tuple[Angles, Angles] | None) -> Tensor:
         """[rows, batch, heads, head_dim], rotated to the rows' places in the text."""
         query = self.query(hidden)
         return rotate(self.query_norm(query.view(*query.shape[:2], -1, self.head_dim)), angles)
 
     def keys_values(
-        self, hidden: Hidden, angles: tuple[Angles, Angles] | None, cache: KeyValueCache | None
+        self, hidden: OwnHidden, angles: tuple[Angles, Angles] | None, cache: KeyValueCache | None
     ) -> tuple[HeadKeys, HeadKeys]:
         """Keys and values of these rows, behind those of the cache where there is one, a head for each query head."""
         both = self.key_value(hidden)

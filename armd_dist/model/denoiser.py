@@ -111,7 +111,7 @@ class Denoiser(LanguageModel):
         rows = self.dropout((self.embed(layout) + self.positions(places)).transpose(0, 1).contiguous())
         angles = self.angles(places, rows.dtype) if self.rotates else None
         for layer in self.stack:
-            rows = layer(rows, layout, angles)
+            rows = self.layers.run(layer, rows, layout, angles)
         return self.predict(rows)
 
     def embed(self, layout: DenoiserLayout) -> Tensor:

@@ -6,7 +6,7 @@ from torch import nn
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
 from armd_dist.model.rotary import rotary_angles
-from armd_dist.model.shapes import Angles, Hidden, Ids, Logits
+from armd_dist.model.shapes import Angles, Ids, Logits, OwnHidden
 
 
 class LanguageModel(nn.Module):
@@ -28,7 +28,7 @@ class LanguageModel(nn.Module):
         """Rotary cosines and sines of rows at these places in the text."""
         return rotary_angles(places, self.config.head_dim, self.config.rope_theta, dtype)
 
-    def predict(self, rows: Hidden) -> Logits:
+    def predict(self, rows: OwnHidden) -> Logits:
         """The head, on the token embedding's own rows where the two are tied."""
         head = self.tokens if self.config.tie_embeddings else self.head
         return self.layers.logits(self.norm(rows), head.get_parameter("weight"), self.config.vocab_size)

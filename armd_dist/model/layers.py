@@ -4,18 +4,21 @@ The model names full sizes and gets modules from tensor to tensor; what a proces
 of whoever implements the protocol. `parallel/` implements it on Megatron-core with the same parameter names.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
+from armd_dist.model.shapes import Ids, Logits, OwnHidden, Scores, Weight
 
 
 @runtime_checkable
 class Layers(Protocol):
     """Makes layers. Inputs and outputs named "split" hold only this process' share of the features.
+
+    Hidden states between a row layer and the next column layer may hold only this process' rows: embeddings take the
+    ids of all rows and return its own, column layers and `logits` take its own and return all, row layers the reverse.
 
     Give linear layers contiguous input: for strided input torch chooses the kernel, and so the rounding, by whether the
     weight requires a gradient, and a trained model would differ from its export in the last digits.
@@ -49,7 +52,15 @@ class Layers(Protocol):
         """Embedding that every process holds entirely; where it has one row, that one stands at every place."""
         ...
 
-    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+    def own_rows(self, values: Tensor) -> Tensor:
+        """This process' rows of [batch, rows]: those that its embeddings return."""
+        ...
+
+    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+        """What `layer` makes of the inputs; its activations are kept for the backward pass, or computed again there."""
+        ...
+
+    def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
         """Products with an embedding's rows, split by vocabulary; rows from `vocab_size` on are padding: -inf."""
         ...
 
@@ -105,7 +116,13 @@ class PlainLayers:
     def position_embedding(self, rows: int, size: int) -> nn.Module:
         return Places(rows, size)
 
-    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+    def own_rows(self, values: Tensor) -> Tensor:
+        return values
+
+    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+        return layer(*inputs)
+
+    def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
         return mask_padding(F.linear(hidden, weight), first_row=0, vocab_size=vocab_size)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:

@@ -21,6 +21,7 @@ class NeighbourContext(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__()
+        self.own_rows = layers.own_rows
         self.left = layers.whole(config.hidden_size, config.hidden_size)
         self.right = layers.whole(config.hidden_size, config.hidden_size)
         self.distance = layers.position_embedding(config.max_sequence_length + 1, config.hidden_size)
@@ -30,7 +31,7 @@ class NeighbourContext(nn.Module):
     ) -> Hidden:
         near = layout.neighbours
         left = embed(near.left_ids) + self.distance(near.left_distance)
-        exists = (near.right_distance != NOTHING).unsqueeze(-1).to(left.dtype)
+        exists = (self.own_rows(near.right_distance) != NOTHING).unsqueeze(-1).to(left.dtype)
         right = embed(near.right_ids) * exists + self.distance(near.right_distance)
         return (self.left(left) + self.right(right)).transpose(0, 1)
 

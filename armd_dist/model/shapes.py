@@ -9,6 +9,7 @@ from torch import Tensor
 
 Ids = Int[Tensor, "batch rows"]  # token ids, positions or blocks, batch first
 KeyIds = Int[Tensor, "batch keys"]  # the same of content rows, whose number may differ from that of query rows
+OwnHidden = Float[Tensor, "own_rows batch hidden"]  # the rows of this process: all, but under sequence parallelism
 Hidden = Float[Tensor, "rows batch hidden"]  # sequence first inside the network, as in Megatron
 KeyHidden = Float[Tensor, "keys batch hidden"]
 HeadRows = Float[Tensor, "batch heads rows head_dim"]

@@ -11,7 +11,7 @@ from armd_dist.model.attention import Attention, KeyValueCache
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import attend
 from armd_dist.model.layers import Layers
-from armd_dist.model.shapes import Angles, Hidden, KeyAngles, KeyHidden
+from armd_dist.model.shapes import Angles, Hidden, KeyAngles, KeyHidden, OwnHidden
 from armd_dist.model.visibility import Visibility
 
 
@@ -41,7 +41,7 @@ class MLP(nn.Module):
         self.activation = SwiGLU() if gated else nn.GELU(approximate="tanh")
         self.down = layers.row(config.ffn_hidden_size, config.hidden_size)
 
-    def forward(self, hidden: Hidden) -> Hidden:
+    def forward(self, hidden: OwnHidden) -> OwnHidden:
         return self.down(self.activation(self.up(hidden)))
 
 
@@ -57,7 +57,7 @@ class Layer(nn.Module):
         # On whole hidden states only: all tensor-parallel processes draw the same numbers.
         self.dropout = nn.Dropout(config.hidden_dropout)
 
-    def add(self, rows: Hidden, attended: Tensor) -> Hidden:
+    def add(self, rows: OwnHidden, attended: Tensor) -> OwnHidden:
         """What the attention found, then the MLP, written into the residual stream."""
         rows = rows + self.dropout(self.attention.out(attended))
         return rows + self.dropout(self.mlp(self.mlp_norm(rows)))

@@ -3,4 +3,4 @@
 import warnings
 
 warnings.filterwarnings("ignore", message="Transformer Engine and Apex are not installed")
-warnings.filterwarnings("ignore", message=".*all_gather_into_tensor.* is deprecated")
+warnings.filterwarnings("ignore", message=".*(all_gather_into_tensor|reduce_scatter_tensor).* is deprecated")

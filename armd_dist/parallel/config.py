@@ -11,7 +11,20 @@ class ParallelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tensor: int = Field(1, ge=1, description="Tensor-parallel size (Megatron-core); neighbouring ranks, inside a node.")
-    zero_stage: Literal[0, 1] = Field(
-        0, description="DeepSpeed ZeRO: 0 replicates the optimizer state, 1 shards it over data parallelism."
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0,
+        description="DeepSpeed ZeRO over data parallelism: 0 replicates everything, 1 shards the optimizer state, "
+        "2 the gradients too, 3 the weights too.",
+    )
+    offload_optimizer: bool = Field(
+        False, description="Keep the optimizer's state in host memory, and step there; needs zero_stage 1 to 3."
+    )
+    sequence: bool = Field(
+        False,
+        description="Sequence parallelism: between the split layers each tensor-parallel process keeps its share of "
+        "the rows instead of all of them. Needs tensor of 2 or more.",
+    )
+    recompute: Literal["none", "full"] = Field(
+        "none", description="full: keep each layer's input alone and compute the layer again in the backward pass."
     )
     timeout_minutes: float = Field(10.0, gt=0, description="A collective that takes longer ends the run with an error.")

@@ -12,7 +12,8 @@ from torch import Tensor
 from armd_dist.model.network import Network, make_network
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.layers import MegatronLayers
-from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize
+from armd_dist.parallel.sequence import SequenceLayers
+from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize, local_shape
 from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.zero import PARTS, make_deepspeed, read_state, write_state
 from armd_dist.run import Run
@@ -32,7 +33,7 @@ class Engine:
     def __init__(self, run: Run, topology: Topology) -> None:
         self.run = run
         self.topology = topology
-        self.layers = MegatronLayers()
+        self.layers = (SequenceLayers if run.parallel.sequence else MegatronLayers)(run.parallel)
         model = make_network(run.model, self.layers)
         initialize(model, run.model, run.training.seed)
         self.zero = make_deepspeed(model.to(topology.device), run)
@@ -40,21 +41,22 @@ class Engine:
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
-        total = torch.zeros((), dtype=torch.float64, device=self.topology.device)
-        for micro_batch in micro_batches:
-            seed_dropout(self.run.training.seed, micro_batch.first_sample)
-            loss = micro_batch.to(self.topology.device).loss(self.model, self.run.training.z_loss)
-            (loss.objective / len(micro_batches)).backward()
-            total += loss.nll / len(micro_batches)
+        total, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
+        share = self.topology.tensor_rank if self.run.parallel.sequence else None
+        for number, micro_batch in enumerate(micro_batches, start=1):
+            seed_dropout(self.run.training.seed, micro_batch.first_sample, share)
+            # Before each pass: from stage 2 on a pass hands its gradients on at once, below only the last one does.
+            self.zero.set_gradient_accumulation_boundary(number == count)
+            loss = micro_batch.to(self.topology.device).loss(self.zero, self.run.training.z_loss)
+            self.zero.backward(loss.objective / count)
+            total += loss.nll / count
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
         return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
 
     def _update(self, learning_rate: float) -> float:
-        """Reduces, clips and applies the accumulated gradient; returns its norm before clipping."""
+        """Clips and applies the reduced gradient; returns its norm before clipping."""
         for group in self.zero.optimizer.param_groups:
             group["lr"] = learning_rate
-        self.zero.set_gradient_accumulation_boundary(True)
-        self.zero.allreduce_gradients()
         if self.run.parallel.zero_stage:
             self.zero.step()
             return float(self.zero.get_global_grad_norm())
@@ -77,7 +79,7 @@ class Engine:
     def empty_state(self) -> dict[str, Tensor]:
         """Tensors of the shapes of `state`, to be filled by a checkpoint's reader."""
         return {
-            f"{part}/{name}": as_global(torch.zeros(parameter.shape), parameter)
+            f"{part}/{name}": as_global(torch.zeros(local_shape(parameter)), parameter)
             for name, parameter in self.model.named_parameters()
             for part in PARTS
         }
@@ -93,8 +95,9 @@ class Engine:
         return sum(torch.Size(full_shape(parameter)).numel() for parameter in self.model.parameters())
 
 
-def seed_dropout(seed: int, first_sample: int) -> None:
-    """Dropout of a micro-batch follows from the seed and its first sample's global number: equal on all tensor-parallel
-    processes, which hold the same hidden states, another one elsewhere, and the same again after a resume."""
-    digest = hashlib.sha256(f"dropout/{seed}/{first_sample}".encode()).digest()
-    torch.manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+def seed_dropout(seed: int, first_sample: int, share: int | None = None) -> None:
+    """Dropout of a micro-batch follows from the seed and its first sample's global number: another one elsewhere, and
+    the same again after a resume. Tensor-parallel processes hold the same hidden states and drop the same numbers;
+    under sequence parallelism each has rows of its own, and draws by its `share` of them."""
+    key = f"dropout/{seed}/{first_sample}" + ("" if share is None else f"/{share}")
+    torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1)

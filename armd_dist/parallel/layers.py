@@ -1,5 +1,7 @@
 """The model's layers on Megatron-core: split over the tensor-parallel group, same parameter names as the plain ones."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -16,7 +18,9 @@ from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attri
 from torch import Tensor, nn
 
 from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding
-from armd_dist.model.shapes import Hidden, Ids, Logits, Scores, Weight
+from armd_dist.model.shapes import Hidden, Ids, Logits, OwnHidden, Scores, Weight
+from armd_dist.parallel.config import ParallelConfig
+from armd_dist.parallel.recompute import run_again_in_backward
 
 
 class Column(ColumnParallelLinear):
@@ -29,8 +33,8 @@ class Row(RowParallelLinear):
         return super().forward(input_)[0]
 
 
-class SplitHeadNorm(RMSNorm):
-    """Each process applies the one weight to its own heads, so the weight's gradient is summed over the group."""
+class SummedNorm(RMSNorm):
+    """Every process applies the one weight to its own heads or rows, so its gradient is summed over the group."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         weight = copy_to_tensor_model_parallel_region(self.weight)
@@ -40,7 +44,9 @@ class SplitHeadNorm(RMSNorm):
 class MegatronLayers:
     """Implements `armd_dist.model.layers.Layers`. Weights come uninitialised: `sharding.initialize` fills them."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: ParallelConfig) -> None:
+        self.recomputes = config.recompute == "full"
+        self.weights_come_and_go = config.zero_stage == 3
         self.config = ModelParallelConfig(
             tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
             use_cpu_initialization=not torch.cuda.is_available(),
@@ -58,7 +64,7 @@ class MegatronLayers:
             gather_output=False,
             skip_bias_add=False,
         )
-        return _marked(layer, split_dim=0)
+        return mark_split(layer, split_dim=0)
 
     def row(self, in_size: int, out_size: int) -> nn.Module:
         layer = Row(
@@ -70,7 +76,7 @@ class MegatronLayers:
             input_is_parallel=True,
             skip_bias_add=False,
         )
-        return _marked(layer, split_dim=1)
+        return mark_split(layer, split_dim=1)
 
     def whole(self, in_size: int, out_size: int) -> nn.Module:
         return nn.Linear(in_size, out_size, bias=False)
@@ -79,18 +85,24 @@ class MegatronLayers:
         return make_norm(size, eps, kind)
 
     def head_norm(self, size: int, eps: float) -> nn.Module:
-        return SplitHeadNorm(size, eps)
+        return SummedNorm(size, eps)
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
-        return _marked(VocabParallelEmbedding(rows, size, init_method=_keep, config=self.config), split_dim=0)
+        return mark_split(VocabParallelEmbedding(rows, size, init_method=_keep, config=self.config), split_dim=0)
 
     def position_embedding(self, rows: int, size: int) -> nn.Module:
         return Places(rows, size)
 
-    def logits(self, hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
-        first_row = parallel_state.get_tensor_model_parallel_rank() * weight.shape[0]
-        logits = F.linear(copy_to_tensor_model_parallel_region(hidden), weight)
-        return mask_padding(logits, first_row, vocab_size)
+    def own_rows(self, values: Tensor) -> Tensor:
+        return values
+
+    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+        if not self.recomputes:
+            return layer(*inputs)
+        return run_again_in_backward(layer, *inputs, weights_come_and_go=self.weights_come_and_go)
+
+    def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
+        return logits_of_share(copy_to_tensor_model_parallel_region(hidden), weight, vocab_size)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
         return vocab_parallel_cross_entropy(logits.float(), targets.t().contiguous())
@@ -107,7 +119,13 @@ def _keep(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _marked(layer: nn.Module, split_dim: int) -> nn.Module:
+def logits_of_share(hidden: Hidden, weight: Weight, vocab_size: int) -> Logits:
+    """Products of all rows with this process' share of the vocabulary."""
+    first_row = parallel_state.get_tensor_model_parallel_rank() * weight.shape[0]
+    return mask_padding(F.linear(hidden, weight), first_row, vocab_size)
+
+
+def mark_split(layer: nn.Module, split_dim: int) -> nn.Module:
     """Megatron sets these marks only where it initialises; gradient norms and checkpoints depend on them."""
     set_tensor_model_parallel_attributes(layer.weight, True, split_dim, 1)
     return layer

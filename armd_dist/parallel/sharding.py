@@ -16,9 +16,14 @@ def split_dim(parameter: Tensor) -> int | None:
     return parameter.partition_dim if getattr(parameter, "tensor_model_parallel", False) else None  # type: ignore[attr-defined]
 
 
+def local_shape(parameter: Tensor) -> tuple[int, ...]:
+    """The shape of this process' tensor-parallel part, also where ZeRO 3 has put the values elsewhere."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
 def full_shape(parameter: Tensor) -> tuple[int, ...]:
     """The parameter's shape over all processes."""
-    shape, dim = list(parameter.shape), split_dim(parameter)
+    shape, dim = list(local_shape(parameter)), split_dim(parameter)
     if dim is not None:
         shape[dim] *= parallel_state.get_tensor_model_parallel_world_size()
     return tuple(shape)

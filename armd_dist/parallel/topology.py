@@ -10,6 +10,7 @@ from megatron.core import parallel_state
 from torch._C._distributed_c10d import HashStore
 
 from armd_dist.parallel.config import ParallelConfig
+from armd_dist.parallel.cpu_shim import allow_cpu
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,17 @@ def start(config: ParallelConfig) -> Topology:
     """Joins the job's process groups. Without a launcher's environment this is a job of one process."""
     # Megatron overlaps its collectives with matrix products in one hardware queue; read when CUDA starts.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
+    allow_cpu()
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
     _join(on_gpu, timedelta(minutes=config.timeout_minutes))
+    return arrange(config, device)
+
+
+def arrange(config: ParallelConfig, device: torch.device) -> Topology:
+    """Divides the processes that have joined into groups, and says which one this process is."""
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=config.tensor, distributed_timeout_minutes=max(1, round(config.timeout_minutes))
     )

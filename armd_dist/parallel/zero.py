@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from deepspeed.utils import (
     safe_get_full_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
+    safe_set_local_fp32_param,
+    safe_set_local_optimizer_state,
 )
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -62,14 +65,22 @@ def _deepspeed_config(run: Run) -> dict[str, Any]:
     per_rank = run.training.global_batch_size // parallel_state.get_data_parallel_world_size()
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": per_rank,
-        # The engine accumulates micro-batches itself and hands DeepSpeed one finished gradient a step.
+        # The engine divides by the number of micro-batches and says which one is the last.
         "gradient_accumulation_steps": 1,
         # Stage 0 neither tells its gradient norm nor clips by it under tensor parallelism; the engine does both there.
         "gradient_clipping": run.training.clip_grad if run.parallel.zero_stage else 0.0,
-        "zero_optimization": {"stage": run.parallel.zero_stage, "overlap_comm": False},
+        "zero_optimization": {
+            "stage": run.parallel.zero_stage,
+            "overlap_comm": False,
+            # Vectors are not worth fetching for each use; every matrix is.
+            "stage3_param_persistence_threshold": run.model.hidden_size,
+        },
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # its own CPU Adam must be compiled
         "steps_per_print": 2**62,
     }
+    if run.parallel.offload_optimizer:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     if run.training.precision == "bf16":
         config["bf16"] = {"enabled": True, "immediate_grad_update": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
@@ -106,6 +117,9 @@ def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> 
     with torch.no_grad():
         for name, parameter in engine.module.named_parameters():
             values = {part: value.to(parameter.device) for part, value in state[name].items()}
+            if hasattr(parameter, "ds_id"):
+                _write_partitioned(parameter, values)
+                continue
             parameter.copy_(values["weight"])
             if engine.zero_optimization():
                 safe_set_full_fp32_param(parameter, values["weight"])
@@ -116,6 +130,25 @@ def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> 
                     engine.optimizer.state[parameter][moment].copy_(values[moment])
 
 
+def _write_partitioned(parameter: Any, values: dict[str, Tensor]) -> None:
+    """One parameter under ZeRO 3: this process' part of it, and the whole where it stays with every process.
+
+    DeepSpeed's own setter of whole values fails where the size is no multiple of the processes.
+    """
+    size, rank = parallel_state.get_data_parallel_world_size(), parallel_state.get_data_parallel_rank()
+    each = parameter.ds_tensor.ds_numel
+    mine = {
+        part: F.pad(value.flatten(), (0, each * size - value.numel())).narrow(0, each * rank, each)
+        for part, value in values.items()
+    }
+    parameter.ds_tensor.data.copy_(mine["weight"])
+    if parameter.numel():
+        parameter.data.copy_(values["weight"])
+    safe_set_local_fp32_param(parameter, mine["weight"])
+    for moment in MOMENTS:
+        safe_set_local_optimizer_state(parameter, mine[moment], moment)
+
+
 def _create_adam_state(engine: Any) -> None:
     """Creates Adam's state before the first step, as torch would at it.
 
@@ -123,11 +156,12 @@ def _create_adam_state(engine: Any) -> None:
     other groups, not yet created then, would stay out of reach for checkpoints.
     """
     optimizer = _torch_optimizer(engine)
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            moments = {moment: torch.zeros_like(parameter) for moment in MOMENTS}
-            optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
-    if engine.zero_optimization():
+    # ZeRO 3 shows each flat group of parameters to the optimizer only while it steps.
+    flat = getattr(engine.optimizer, "fp32_partitioned_groups_flat", None)
+    for parameter in flat or [parameter for group in optimizer.param_groups for parameter in group["params"]]:
+        moments = {moment: torch.zeros_like(parameter) for moment in MOMENTS}
+        optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+    if engine.zero_optimization() and flat is None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
 
 

@@ -47,7 +47,7 @@ class Gathered(nn.Module):
 
 def split_model(whole: ARMD, topology: Topology) -> Gathered:
     """The same weights, each process holding its part."""
-    model = ARMD(whole.config, MegatronLayers()).to(torch.float64)
+    model = ARMD(whole.config, MegatronLayers(ParallelConfig.model_validate({}))).to(torch.float64)
     values = dict(whole.named_parameters())
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -12,7 +12,20 @@ def curve(folder: Path) -> list[dict[str, object]]:
     return [{key: value for key, value in line.items() if key not in TIMES} for line in metrics(folder)]
 
 
-@pytest.mark.parametrize("overrides", [["parallel.tensor=2"], ["parallel.zero_stage=1"]], ids=["tensor_2", "zero_1"])
+EVERYTHING = ["parallel.tensor=2", "parallel.sequence=true", "parallel.recompute=full", "model.hidden_dropout=0.1"]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["parallel.tensor=2"],
+        ["parallel.zero_stage=1"],
+        ["parallel.zero_stage=3"],
+        pytest.param(EVERYTHING, marks=pytest.mark.grid),
+        pytest.param(["parallel.zero_stage=2", "parallel.offload_optimizer=true"], marks=pytest.mark.grid),
+    ],
+    ids=["tensor_2", "zero_1", "zero_3", "sequence_recompute_dropout", "zero_2_offload"],
+)
 def test_killed_run_continues_exactly(overrides: list[str], tiny_config: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     done = armd("train", tiny_config, f"run.dir={whole}", *overrides, processes=2)

@@ -23,7 +23,7 @@ ROOMS = (
     ("armd_dist/generation",),
     ("armd_dist/export",),
     ("armd_dist/training", "armd_dist/evaluation"),
-    ("armd_dist/quickstart",),
+    ("armd_dist/quickstart", "armd_dist/scaling"),
     ("launchers",),
     ("armd_dist/cli",),
     ("armd_dist/__main__.py",),
@@ -41,6 +41,7 @@ OWNERS = {
 }
 TORCH_FREE = [
     "armd_dist/model/cost.py",
+    "armd_dist/scaling",
     "armd_dist/orders",
     "armd_dist/config.py",
     "armd_dist/config_rules.py",

@@ -1,0 +1,168 @@
+"""`armd plan`: what a run needs, before any GPU time is spent."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from armd_dist.cli.arguments import CONFIG, OVERRIDES
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from armd_dist.run import Run
+    from armd_dist.scaling.hardware import GPU
+    from armd_dist.scaling.plan import Plan
+
+SUFFIXES = {"K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
+
+
+def plan(
+    path: Annotated[Path, CONFIG],
+    overrides: Annotated[list[str] | None, OVERRIDES] = None,
+    gpus: Annotated[int, typer.Option(min=1, help="Processes, each with a GPU.")] = 1,
+    gpu: Annotated[
+        Literal["h200", "h100", "a100"], typer.Option(help="Kind of GPU (SXM; the A100 with 80 GB).")
+    ] = "h100",
+    tokens: Annotated[str | None, typer.Option(help="Tokens to train on, as 100B; else the run's own steps.")] = None,
+    mfu: Annotated[float, typer.Option(min=0.01, max=1, help="Share of the peak FLOP/s: an assumption.")] = 0.4,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the numbers, in bytes and seconds, for scripts.")
+    ] = False,
+) -> None:
+    """Say what a run needs: memory by part, communication, time. Nothing is built or started.
+
+    Memory is by formula, held against measurements on CPU. A run that does not fit is marked so, with what would fit;
+    the exit code is 0 either way.
+
+    Example: armd plan configs/armd_7b.yaml --gpus 64 --gpu h100 --tokens 100B
+    """
+    from armd_dist.config import load_run
+    from armd_dist.scaling.hardware import GPUS
+    from armd_dist.scaling.plan import make_plan
+
+    wanted = None if tokens is None else _count(tokens)
+    run = load_run(path, overrides, world_size=gpus)
+    made = make_plan(run, gpus, GPUS[gpu], wanted, mfu)
+    if as_json:
+        from dataclasses import asdict
+
+        shown = asdict(made)
+        shown["memory"] |= {"state": made.memory.state, "total": made.memory.total}
+        typer.echo(json.dumps({"gpu": GPUS[gpu].name, "fits": made.fits, **shown}, indent=2))
+        return
+    from rich.console import Console
+
+    _show(Console(), made, run, GPUS[gpu])
+
+
+def _count(text: str) -> float:
+    """100B as a number."""
+    number, factor = (text[:-1], SUFFIXES[text[-1].upper()]) if text[-1:].upper() in SUFFIXES else (text, 1.0)
+    try:
+        count = float(number) * factor
+    except ValueError:
+        count = 0.0
+    if not 0 < count < float("inf"):
+        raise typer.BadParameter(f"--tokens={text}: is no number of tokens; write 100B or 1e11")
+    return count
+
+
+def _show(console: "Console", made: "Plan", run: "Run", gpu: "GPU") -> None:
+    parallel = run.parallel
+    console.print(
+        f"{made.parameters:,} parameters, {made.parameters_per_process:,} on each process with its padding\n"
+        f"{made.gpus} x {gpu.name}: tensor {parallel.tensor} x data {made.data_size}, ZeRO {parallel.zero_stage}, "
+        f"recompute {parallel.recompute}, sequence parallel {'on' if parallel.sequence else 'off'}, "
+        f"{run.training.precision}\n",
+        highlight=False,
+    )
+    console.print(_memory(made, gpu))
+    console.print(_layers(made))
+    console.print(_work(made))
+    if made.leaves_node:
+        console.print(f"parallel.tensor={parallel.tensor} leaves the node: its all-reduces would run over the network.")
+    if made.fits:
+        console.print("It fits.", highlight=False)
+        return
+    console.print("[bold]IT DOES NOT FIT.[/bold]", highlight=False)
+    for changes in made.proposals:
+        console.print("  would fit: " + " ".join(f"{path}={value}" for path, value in changes.items()), highlight=False)
+    if not made.proposals:
+        tried = "a smaller micro-batch, recomputing, higher ZeRO stages, tensor parallelism inside a node"
+        console.print(f"  Nothing tried would fit on {made.gpus} GPUs: {tried}.", highlight=False)
+
+
+def _table(title: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left")
+    return table
+
+
+def _memory(made: "Plan", gpu: "GPU") -> "Table":
+    memory, table = made.memory, _table("Memory of a process", "part", "GB")
+    rows = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "fp32 master weights": memory.master_weights,
+        "Adam moments": memory.adam_moments,
+        "DeepSpeed's buffers": memory.buffers,
+        "activations of a micro-batch": memory.activations,
+        "logits and their gradient": memory.logits,
+        "or gradients of a layer's backward": memory.work,
+        "or, while stepping, work of the step": memory.step_work,
+    }
+    for name, size in rows.items():
+        table.add_row(name, _gb(size))
+    mark = "" if made.fits else "  <- more than fits"
+    table.add_row("[bold]the most at once[/bold]", f"[bold]{_gb(memory.total)}[/bold]{mark}")
+    table.add_row(f"usable of {gpu.memory / 1e9:.0f} GB (90 %)", _gb(made.usable))
+    if memory.host:
+        table.add_row("host memory, for the optimizer", _gb(memory.host))
+    return table
+
+
+def _layers(made: "Plan") -> "Table":
+    """Neighbouring layers of a kind in one row."""
+    import itertools
+
+    memory = made.memory
+    table = _table("Activations of a micro-batch", "layers", "GB each", "GB each, recomputed")
+    table.add_row("embedding", _gb(memory.embedding), _gb(memory.embedding))
+    first = 1
+    for kind, group in itertools.groupby(memory.layers, key=lambda layer: layer.kind):
+        alike = list(group)
+        last = first + len(alike) - 1
+        places = f"{first} to {last}" if last > first else f"{first}"
+        table.add_row(f"{places}: {kind}", _gb(alike[0].kept), _gb(alike[0].boundary))
+        first = last + 1
+    table.add_row("head, logits apart", _gb(memory.head), _gb(memory.head))
+    whole = sum(layer.kept for layer in memory.layers) + memory.embedding + memory.head
+    table.add_row("all; one layer is whole while it is recomputed", _gb(whole), _gb(memory.recomputed))
+    return table
+
+
+def _work(made: "Plan") -> "Table":
+    sent, table = made.communication, _table("Work", "of", "")
+    table.add_row("FLOPs for a token, forward and backward", f"{made.flops_per_token:.3g}")
+    table.add_row("a step", f"{made.samples_per_step:,} samples, {made.tokens_per_step:,} tokens")
+    table.add_row("micro-batches of a process in a step", f"{made.accumulation_steps:,}")
+    table.add_row("sent in a step: gradients over data parallelism", f"{_gb(sent.gradients)} GB")
+    table.add_row("sent in a step: weights gathered by ZeRO", f"{_gb(sent.weights)} GB")
+    table.add_row("sent in a step: hidden states over tensor parallelism", f"{_gb(sent.hidden_states)} GB")
+    table.add_row(f"seconds of a step at {made.mfu:.0%} MFU (an assumption)", f"{made.step_seconds:.3g}")
+    both = f"{sent.data_seconds:.3g} + {sent.tensor_seconds:.3g}"
+    table.add_row("seconds to send that at full bandwidth, data + tensor", both)
+    table.add_row(f"days for {made.tokens:.3g} tokens at that MFU", f"{made.days:.3g}")
+    return table
+
+
+def _gb(size: float) -> str:
+    """10^9 bytes, as data sheets count them."""
+    return f"{size / 1e9:,.2f}"

@@ -1,0 +1,183 @@
+"""Trains one small model under many layouts, for test_grid.py. Started with torchrun.
+
+Starting processes takes longer than training, so that one start goes through all layouts of its number of processes.
+For each it writes losses and gradient norms of every step, and the weights at the end, gathered; the bytes that a
+forward pass keeps; how many weights this process holds between steps; and each process' last seed of dropout.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch import Tensor
+
+from armd_dist.checkpoint.tensors import read_tensors, write_tensors
+from armd_dist.model.denoiser import lay_out_masked
+from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
+from armd_dist.objectives.masked_diffusion import draw_masking, nelbo_weights
+from armd_dist.orders.order import Order
+from armd_dist.orders.schemes import any_order, in_blocks, left_to_right, masked_diffusion, segments, strided
+from armd_dist.parallel.engine import Engine
+from armd_dist.parallel.topology import arrange, start, stop
+from armd_dist.run import Run
+
+STEPS, LENGTH, VOCAB, BATCH, BOS = 20, 12, 90, 8, 1
+
+TREE: dict[str, Any] = {
+    "run": {"dir": "unused"},
+    "model": {
+        "vocab_size": VOCAB,
+        "max_sequence_length": LENGTH,
+        "hidden_size": 32,
+        "num_layers": 3,
+        "num_attention_heads": 4,
+        "two_stream_layers": 2,
+        "qk_norm": True,
+        "pad_vocab_to": 32,
+        "init_std": 0.1,
+    },
+    "data": {"path": "unused", "sequence_length": LENGTH},
+    "orders": {"rho_max": 4},
+    "training": {
+        "steps": STEPS,
+        "global_batch_size": BATCH,
+        "micro_batch_size": 2,
+        "precision": "fp32",
+        "learning_rate": 3e-3,
+        "warmup_steps": 4,
+        "clip_grad": 0.5,
+        "adam_eps": 1e-5,  # where a gradient is next to nothing, Adam would blow its rounding up to a whole step
+    },
+}
+
+Draw = Callable[[np.random.Generator], Order]
+ORDERS: tuple[Draw, ...] = (
+    lambda draw: any_order(LENGTH, draw),
+    lambda draw: in_blocks(segments(LENGTH, 3, draw), 2),
+    lambda draw: masked_diffusion(LENGTH, 4, draw),
+    lambda draw: strided(LENGTH, 4),
+    lambda draw: left_to_right(LENGTH),
+)
+
+
+def make_run(settings: dict[str, Any]) -> Run:
+    """The run with these settings, given as {"room.name": value}."""
+    tree = {room: dict(values) for room, values in TREE.items()}
+    for path, value in settings.items():
+        room, name = path.split(".")
+        tree.setdefault(room, {})[name] = value
+    return Run.model_validate(tree)
+
+
+def micro_batches(run: Run, step: int, data_rank: int, data_size: int) -> list[MicroBatch]:
+    """This process' share of the step; every sample has tokens and an order of its own, by its number alone."""
+    share, size = BATCH // data_size, run.training.micro_batch_size
+    first = step * BATCH + data_rank * share
+    return [_micro_batch(run, list(range(at, at + size))) for at in range(first, first + share, size)]
+
+
+def _micro_batch(run: Run, samples: list[int]) -> MicroBatch:
+    draws = [np.random.default_rng(sample) for sample in samples]
+    tokens = torch.from_numpy(np.stack([draw.integers(2, VOCAB, LENGTH // 2).repeat(2) for draw in draws]))
+    if run.model.network == "denoiser":
+        window = run.orders.block_length or LENGTH
+        masked = draw_masking(LENGTH, window, 0, samples)
+        layout = lay_out_masked(tokens, masked, window, BOS)
+        return MicroBatch(layout, tokens, nelbo_weights(masked, window), samples[0])
+    # One micro-batch is of one kind, so that the causal kernel and dense masks both have their turn.
+    orders = [ORDERS[samples[0] // len(samples) % len(ORDERS)](draw) for draw in draws]
+    return ordered_batch(tokens, orders, BOS, samples[0])
+
+
+class Trainer:
+    """An engine under a layout, and where its training stands."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.run = make_run(settings)
+        self.topology = arrange(self.run.parallel, torch.device("cpu"))
+        self.engine = Engine(self.run, self.topology)
+
+    def train(self, steps: Sequence[int]) -> list[tuple[float, float]]:
+        """(loss, gradient norm) of each step."""
+        found = []
+        for step in steps:
+            parts = micro_batches(self.run, step, self.topology.data_rank, self.topology.data_size)
+            result = self.engine.train_step(parts, self.run.training.learning_rate * min(1.0, (step + 1) / 4))
+            found.append((result.loss, result.grad_norm))
+        return found
+
+    def weights(self) -> dict[str, Tensor]:
+        """Whole weights. Collective."""
+        state = self.engine.state()
+        return {key: value.full_tensor() for key, value in state.items() if key.startswith("weight/")}  # type: ignore[attr-defined]
+
+    def saved_bytes(self) -> int:
+        """What the forward pass of the first micro-batch keeps on this process for the backward pass, weights aside."""
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.engine.model.parameters()}
+        kept: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                kept[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0].loss(
+                self.engine.model
+            )
+        assert loss.objective.requires_grad  # and alive until here, so that no storage was used twice
+        return sum(kept.values())
+
+    def close(self) -> None:
+        parallel_state.destroy_model_parallel()
+
+
+def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
+    """Trains all steps under the layouts of `legs` in turn, each continuing the checkpoint of the one before."""
+    curve: list[tuple[float, float]] = []
+    weights: dict[str, Tensor] = {}
+    saved = resident = 0
+    bounds = [STEPS * leg // len(legs) for leg in range(len(legs) + 1)]
+    for leg, settings in enumerate(legs):
+        trainer = Trainer(settings)
+        saved = trainer.saved_bytes() if len(legs) == 1 and trainer.run.parallel.zero_stage < 2 else 0
+        if leg:
+            state = trainer.engine.empty_state()
+            read_tensors(scratch / str(leg), state)
+            trainer.engine.load_state(bounds[leg], state)
+        curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
+        if leg + 1 < len(legs):
+            write_tensors(scratch / str(leg + 1), trainer.engine.state())
+        weights = trainer.weights()
+        resident = sum(parameter.numel() for parameter in trainer.engine.model.parameters())
+        trainer.close()
+    seeds: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(seeds, torch.initial_seed())
+    return {
+        "curve": torch.tensor(curve, dtype=torch.float64),
+        "weights": weights,
+        "saved": saved,
+        "resident": resident,
+        "seeds": seeds,
+    }
+
+
+def main(cases: dict[str, list[dict[str, Any]]], out: Path) -> None:
+    start(make_run({}).parallel)
+    parallel_state.destroy_model_parallel()
+    for name, legs in cases.items():
+        found = run_case(legs, out / f"{name}_checkpoints")
+        if dist.get_rank() == 0:
+            torch.save(found, out / f"{name}.pt")
+    stop()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]), Path(sys.argv[2]))

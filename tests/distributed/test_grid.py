@@ -1,0 +1,203 @@
+"""Every layout trains the same model: losses, gradient norms and final weights are those of one process.
+
+20 AdamW steps with clipping and accumulation, on random orders, in fp32. `make test` runs a part, `make parity` all.
+"""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import environment, free_port
+
+TOLERANCE = 1e-5
+BF16_LOSS, BF16_NORM = 0.01, 0.02  # nats; relative. Measured: 0.002 and 0.005
+TIMEOUT_SECONDS = 1200
+HERE = Path(__file__).parent
+
+Legs = list[dict[str, Any]]
+Found = dict[str, dict[str, Any]]
+
+TENSOR = {"parallel.tensor": 2}
+SEQUENCE = {"parallel.tensor": 2, "parallel.sequence": True}
+AGAIN = {"parallel.recompute": "full"}
+OFFLOAD = {"parallel.offload_optimizer": True}
+BF16 = {"training.precision": "bf16"}
+DROPOUT = {"model.hidden_dropout": 0.2}
+SWITCHES = {
+    "model.num_key_value_heads": 2,
+    "model.activation": "swiglu",
+    "model.normalization": "layernorm",
+    "model.tie_embeddings": False,
+    "model.position_embedding": "rotary",
+    "training.z_loss": 1e-3,
+}
+# Sizes that two processes cannot halve: parts of a parameter are then padded.
+ODD = {"model.hidden_size": 15, "model.num_attention_heads": 3, "model.position_embedding": "learned"}
+LINEAR = {"model.query_context": "both"}
+DENOISER = {"model.network": "denoiser", "orders.block_length": 4}
+REFERENCES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "switches": SWITCHES,
+    "odd": ODD,
+    "dropout": DROPOUT,
+    "linear": LINEAR,
+    "denoiser": DENOISER,
+}
+
+
+def zero(stage: int) -> dict[str, Any]:
+    return {"parallel.zero_stage": stage}
+
+
+# Every stage hands its checkpoint to every other.
+HANDS_TO_ALL = [0, 1, 0, 2, 0, 3, 1, 2, 1, 3, 2, 3, 0]
+
+# name: (processes, reference, the layouts of one run, each continuing the checkpoint of the one before)
+QUICK: dict[str, tuple[int, str, Legs]] = {
+    "tensor_2_sequence": (2, "plain", [SEQUENCE]),
+    "tensor_2_sequence_switches": (2, "switches", [SEQUENCE | SWITCHES]),
+    "tensor_2_sequence_recompute": (2, "plain", [SEQUENCE | AGAIN]),
+    "data_2_zero_2_recompute": (2, "plain", [zero(2) | AGAIN]),
+    "data_2_zero_3": (2, "plain", [zero(3)]),
+    "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
+    "checkpoints_of_every_stage": (2, "odd", [zero(stage) | ODD for stage in HANDS_TO_ALL]),
+    "checkpoints_of_every_kind": (2, "plain", [SEQUENCE, zero(3), TENSOR | AGAIN, zero(2) | OFFLOAD, SEQUENCE]),
+}
+GRID: dict[str, tuple[int, str, Legs]] = {
+    "tensor_2": (2, "plain", [TENSOR]),
+    "tensor_2_recompute": (2, "plain", [TENSOR | AGAIN]),
+    "tensor_2_linear": (2, "linear", [TENSOR | LINEAR]),
+    "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
+    "tensor_2_dropout": (2, "dropout", [TENSOR | DROPOUT]),
+    "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
+    "data_2_zero_3_linear": (2, "linear", [zero(3) | LINEAR | AGAIN]),
+    "data_2_zero_3_switches": (2, "switches", [zero(3) | SWITCHES]),
+    **{
+        f"data_2_zero_{stage}{name}": (2, "plain", [zero(stage) | more])
+        for stage, (name, more) in itertools.product((0, 1, 2, 3), (("", {}), ("_recompute", AGAIN)))
+    },
+    **{f"data_2_zero_{stage}_offload": (2, "plain", [zero(stage) | OFFLOAD]) for stage in (1, 2, 3)},
+    "tensor_4": (4, "plain", [{"parallel.tensor": 4}]),
+    "tensor_4_sequence": (4, "plain", [{"parallel.tensor": 4, "parallel.sequence": True}]),
+    **{
+        f"tensor_2_data_2_zero_{stage}{name}": (4, "plain", [TENSOR | zero(stage) | more])
+        for stage, (name, more) in itertools.product(
+            (0, 1, 2, 3), (("", {}), ("_sequence", SEQUENCE), ("_sequence_recompute", SEQUENCE | AGAIN))
+        )
+    },
+    "checkpoints_of_every_shape": (
+        4,
+        "plain",
+        [TENSOR | zero(1), {"parallel.tensor": 4, "parallel.sequence": True}, zero(3), SEQUENCE | zero(3), zero(2)],
+    ),
+}
+IN_BF16: dict[str, tuple[int, str, Legs]] = {
+    **{f"data_2_zero_{stage}_bf16": (2, "plain", [zero(stage) | BF16]) for stage in (1, 2, 3)},
+    **{f"tensor_2_sequence_zero_{stage}_bf16": (2, "plain", [SEQUENCE | zero(stage) | BF16]) for stage in (1, 2, 3)},
+    "checkpoints_bf16": (
+        2,
+        "plain",
+        [zero(1) | OFFLOAD | BF16, zero(3) | BF16, zero(2) | AGAIN | BF16, zero(1) | BF16],
+    ),
+}
+SEQUENCE_DROPOUT: dict[str, tuple[int, str, Legs]] = {
+    "sequence_dropout": (2, "dropout", [SEQUENCE | DROPOUT]),
+    "sequence_dropout_recompute": (2, "dropout", [SEQUENCE | DROPOUT | AGAIN]),
+}
+QUICK_FIGURES: dict[str, tuple[int, str, Legs]] = {
+    **SEQUENCE_DROPOUT,
+    "kept_by_tensor_2": (2, "plain", [TENSOR]),
+    "kept_by_one": (2, "plain", [{}]),
+    "kept_by_recompute": (2, "plain", [AGAIN]),
+}
+
+
+def train(cases: dict[str, tuple[int, str, Legs]], folder: Path) -> Found:
+    """Starts processes once for each number of them, and the references on one process."""
+    folder.mkdir(exist_ok=True)
+    wanted = {name: (1, name, [REFERENCES[name]]) for name in {reference for _, reference, _ in cases.values()}}
+    wanted |= cases
+    for processes in sorted({count for count, _, _ in wanted.values()}):
+        legs = {name: legs for name, (count, _, legs) in wanted.items() if count == processes}
+        launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+        done = subprocess.run(
+            [*launcher, f"--master-port={free_port()}", str(HERE / "layouts.py"), json.dumps(legs), str(folder)],
+            env={**environment(), "PYTHONPATH": str(HERE.parents[1]) + os.pathsep + str(HERE.parent)},
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+        )
+        assert done.returncode == 0, done.stderr
+    return {name: torch.load(folder / f"{name}.pt") for name in wanted}
+
+
+@pytest.fixture(scope="session")
+def quick(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return train(QUICK | QUICK_FIGURES, tmp_path_factory.mktemp("quick"))
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Found:
+    return train(GRID | IN_BF16, tmp_path_factory.mktemp("grid"))
+
+
+def agree(found: dict[str, Any], wanted: dict[str, Any], loss: float, norm: float, weights: float | None) -> None:
+    torch.testing.assert_close(found["curve"][:, 0], wanted["curve"][:, 0], rtol=0, atol=loss)
+    torch.testing.assert_close(found["curve"][:, 1], wanted["curve"][:, 1], rtol=norm, atol=0)
+    assert found["weights"].keys() == wanted["weights"].keys()
+    for name, weight in wanted["weights"].items():
+        if weights is not None:
+            torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=weights)
+
+
+def test_there_is_something_to_clip_and_to_learn(quick: Found) -> None:
+    curve = quick["plain"]["curve"]
+    assert curve[:, 1].min() > 0.5
+    assert curve[-4:, 0].mean() < curve[:4, 0].mean() - 0.1
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_layouts_agree_with_one_process(name: str, quick: Found) -> None:
+    agree(quick[name], quick[QUICK[name][1]], TOLERANCE, TOLERANCE, TOLERANCE)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", GRID)
+def test_all_layouts_agree_with_one_process(name: str, grid: Found) -> None:
+    agree(grid[name], grid[GRID[name][1]], TOLERANCE, TOLERANCE, TOLERANCE)
+
+
+@pytest.mark.grid
+@pytest.mark.parametrize("name", IN_BF16)
+def test_bf16_follows_fp32(name: str, grid: Found) -> None:
+    agree(grid[name], grid["plain"], BF16_LOSS, BF16_NORM, weights=None)
+
+
+def test_recompute_changes_no_digit_and_keeps_less(quick: Found) -> None:
+    """With dropout, and each process' own: the same numbers are drawn again."""
+    for again, once in (("kept_by_recompute", "kept_by_one"), ("sequence_dropout_recompute", "sequence_dropout")):
+        agree(quick[again], quick[once], 0, 0, 0)
+        assert quick[again]["saved"] < quick[once]["saved"] / 4
+
+
+def test_sequence_parallelism_keeps_less(quick: Found) -> None:
+    one, tensor, sequence = (quick[name]["saved"] for name in ("kept_by_one", "kept_by_tensor_2", "tensor_2_sequence"))
+    assert sequence < 0.8 * tensor < 0.8 * one
+
+
+def test_zero_3_holds_no_matrix_between_steps(quick: Found) -> None:
+    assert quick["data_2_zero_3"]["resident"] < quick["kept_by_one"]["resident"] / 20
+
+
+def test_dropout_differs_where_rows_differ(quick: Found) -> None:
+    """Equal on tensor-parallel processes, which hold the same rows; not where each holds its own."""
+    assert len(set(quick["kept_by_tensor_2"]["seeds"])) == 1
+    assert len(set(quick["sequence_dropout"]["seeds"])) == 2
+    apart = quick["sequence_dropout"]["curve"][:, 0] - quick["tensor_2_sequence"]["curve"][:, 0]
+    assert apart.abs().max() > 1e-3
