@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from toys import CONTEXTS, tiny_config
+from toys import BOS, CONTEXTS, rows_of, tiny_config
 
 from armd_dist.model.armd import ARMD
 from armd_dist.model.initialization import initial_value, initialize
 from armd_dist.model.layers import PlainLayers
+from armd_dist.orders.schemes import left_to_right
 
 
 @pytest.mark.parametrize("context", CONTEXTS)
@@ -39,6 +40,18 @@ def test_seeds_and_names_tell_matrices_apart() -> None:
     values = [initial_value(name, (16, 16), config, seed) for name in ("a.weight", "b.weight") for seed in (0, 1)]
     for index, one in enumerate(values):
         assert not any(torch.equal(one, other) for other in values[:index])
+
+
+def test_left_to_right_the_query_starts_as_an_ar_input() -> None:
+    """G0 = place + previous token, and nothing else."""
+    config = tiny_config()
+    model = ARMD(config, PlainLayers())
+    initialize(model, config, seed=0)
+    rows = rows_of(left_to_right(6), batch=2)
+    _, query = model.embed(rows.layout())
+    previous = torch.cat((torch.full((2, 1), BOS), rows.ids[:, :-1]), dim=1)
+    expected = model.positions(rows.positions) + model.tokens(previous)
+    torch.testing.assert_close(query.transpose(0, 1), expected)
 
 
 def test_identity_maps_and_norms() -> None:
