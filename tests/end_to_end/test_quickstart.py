@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from conftest import Quickstart
+from quickstarts import Quickstart
 
 
 def evaluation(folder: Path) -> dict[str, dict[str, float]]:
