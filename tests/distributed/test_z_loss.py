@@ -47,7 +47,7 @@ def test_megatron_and_plain_layers_agree(weighted: bool, one_process: None) -> N
     values = 3 * torch.randn(3, 2, 20, generator=torch.Generator().manual_seed(0))
     weights = torch.tensor([[2.0, 0.0, 1.0], [0.0, 3.0, 0.0]]) if weighted else None
     (plain, plain_grad), (split, split_grad) = (
-        losses(values, made, weights) for made in (PlainLayers(), MegatronLayers())
+        losses(values, made, weights) for made in (PlainLayers(), MegatronLayers(ParallelConfig.model_validate({})))
     )
     torch.testing.assert_close(split.objective, plain.objective, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(split.nll, plain.nll, rtol=1e-6, atol=1e-6)
