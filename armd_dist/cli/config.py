@@ -56,7 +56,7 @@ def schedule(run: "Run") -> "Table":
     shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
     total = run.training.steps
     if run.model.network == "denoiser":
-        rows = [(Stretch(0, total - 1, "masking", 1), "", masked_tokens(run.orders))]
+        rows = [(Stretch(0, total - 1, "masked_diffusion", 1), "", masked_tokens(run.orders))]
     else:
         joined = _join_growth(run.orders, phases(run.orders, total))
         rows = [(stretch, rho, samples(run.orders, stretch.phase, rho)) for stretch, rho in joined]
@@ -107,7 +107,7 @@ def masked_tokens(orders: "OrdersConfig") -> str:
     """What a denoiser trains on, in words."""
     if orders.block_length is None:
         return "masked tokens, 1 to all of them"
-    return f"masked tokens, 1 to all of each window of {orders.block_length}"
+    return f"masked tokens, 1 to {orders.block_length} of each window"
 
 
 def _scheme(orders: "OrdersConfig", name: str) -> str:

@@ -56,8 +56,8 @@ def test_mixture() -> None:
 
 def test_denoiser_trains_on_masked_tokens() -> None:
     denoiser = ("model.network=denoiser", "orders.strided_from=null")
-    assert rows(run(*denoiser))[0][:4] == ["1 to 800", "100 %", "masking", "masked tokens, 1 to all of them"]
-    assert "window of 16" in " ".join(run(*denoiser, "orders.block_length=16").stderr.split())
+    assert rows(run(*denoiser))[0][:4] == ["1 to 800", "100 %", "masked_diffusion", "masked tokens, 1 to all of them"]
+    assert "masked tokens, 1 to 16 of each window" in " ".join(run(*denoiser, "orders.block_length=16").stderr.split())
 
 
 def test_no_torch() -> None:
