@@ -89,6 +89,20 @@ def _parallel_problems(run: Run) -> list[Problem]:
     if run.parallel.offload_optimizer and run.parallel.zero_stage == 0:
         rule = "is what DeepSpeed does for a sharded optimizer, and parallel.zero_stage=0 shards nothing"
         problems.append(Problem("parallel.offload_optimizer", True, rule, "use parallel.zero_stage=1, 2 or 3"))
+    if run.parallel.zero_stage == 3 and run.parallel.pipeline > 1:
+        rule = "takes weights away between uses, and DeepSpeed's gradient norm over pipeline stages is then wrong"
+        problems.append(Problem("parallel.zero_stage", 3, rule, "use 1 or 2, or parallel.pipeline=1"))
+    if run.parallel.virtual_pipeline > 1 and run.parallel.pipeline == 1:
+        rule = "divides the stages of a pipeline, and parallel.pipeline=1 is none"
+        remedy = "use parallel.virtual_pipeline=1, or parallel.pipeline=2 or more"
+        problems.append(Problem("parallel.virtual_pipeline", run.parallel.virtual_pipeline, rule, remedy))
+    stages = run.parallel.pipeline * run.parallel.virtual_pipeline
+    if stages > run.model.num_layers:
+        rule = (
+            f"x virtual_pipeline={run.parallel.virtual_pipeline} makes {stages} stages of {run.model.num_layers} layers"
+        )
+        remedy = f"use at most model.num_layers={run.model.num_layers} stages"
+        problems.append(Problem("parallel.pipeline", run.parallel.pipeline, rule, remedy))
     if run.parallel.sequence:
         problems += [Problem("parallel.sequence", True, *found) for found in _sequence_problems(run)]
     return problems
@@ -114,29 +128,26 @@ def _sequence_problems(run: Run) -> list[tuple[str, str]]:
 
 
 def _world_problems(run: Run, world_size: int) -> list[Problem]:
-    tensor, training = run.parallel.tensor, run.training
-    if world_size % tensor:
-        rule = f"does not divide the {world_size} processes of this job"
-        return [
-            Problem(
-                "parallel.tensor",
-                tensor,
-                rule,
-                f"start a multiple of {tensor} processes, or {_use_divisors(world_size)}",
-            )
-        ]
-    data_parallel = world_size // tensor
-    per_pass = data_parallel * training.micro_batch_size
+    parallel, training = run.parallel, run.training
+    model_parallel = parallel.tensor * parallel.pipeline
+    if world_size % model_parallel:
+        if parallel.pipeline > 1:
+            rule = f"x pipeline={parallel.pipeline} does not divide the {world_size} processes of this job"
+            remedy = f"start a multiple of {model_parallel} processes"
+        else:
+            rule = f"does not divide the {world_size} processes of this job"
+            remedy = f"start a multiple of {model_parallel} processes, or {_use_divisors(world_size)}"
+        return [Problem("parallel.tensor", parallel.tensor, rule, remedy)]
+    per_pass = world_size // model_parallel * training.micro_batch_size
     if training.global_batch_size % per_pass:
         rule = f"is not a multiple of micro_batch_size x data parallel = {per_pass}"
-        return [
-            Problem(
-                "training.global_batch_size",
-                training.global_batch_size,
-                rule,
-                f"use a multiple of {per_pass}, or a smaller micro-batch",
-            )
-        ]
+        remedy = f"use a multiple of {per_pass}, or a smaller micro-batch"
+        return [Problem("training.global_batch_size", training.global_batch_size, rule, remedy)]
+    passes = training.global_batch_size // per_pass
+    if parallel.virtual_pipeline > 1 and passes % parallel.pipeline:
+        rule = f"makes {passes} micro-batches, and virtual stages take them in groups of parallel.pipeline"
+        remedy = f"use a multiple of {per_pass * parallel.pipeline}, or parallel.virtual_pipeline=1"
+        return [Problem("training.global_batch_size", training.global_batch_size, rule, remedy)]
     return []
 
 

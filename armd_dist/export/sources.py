@@ -17,6 +17,7 @@ FILES = (
     "model/layout.py",
     "model/query_context.py",
     "model/two_stream.py",
+    "model/stages.py",
     "model/language_model.py",
     "model/armd.py",
     "orders/strided.py",

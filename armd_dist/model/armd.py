@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from armd_dist.model.attention import KeyValueCache
 from armd_dist.model.config import ModelConfig
@@ -10,7 +10,8 @@ from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout
 from armd_dist.model.query_context import make_query_context
-from armd_dist.model.shapes import Hidden, KeyHidden, Logits
+from armd_dist.model.shapes import Hidden, KeyHidden
+from armd_dist.model.stages import Stage
 from armd_dist.model.two_stream import RowAngles, TwoStreamLayer, UpperLayer, join
 
 
@@ -20,32 +21,43 @@ class ARMD(LanguageModel):
     Row n predicts the token at its own place from tokens of strictly earlier blocks; there is no shift.
     """
 
-    def __init__(self, config: ModelConfig, layers: Layers) -> None:
-        super().__init__(config, layers)
+    def __init__(self, config: ModelConfig, layers: Layers, stage: Stage | None = None) -> None:
+        super().__init__(config, layers, stage)
         assert config.two_stream_layers is not None, "ModelConfig fills it"
-        self.query_context = make_query_context(config, layers)
-        last = config.two_stream_layers - 1
-        self.two_stream = nn.ModuleList(
-            TwoStreamLayer(config, layers, drops_content=index == last) for index in range(config.two_stream_layers)
+        self.below = below = config.two_stream_layers
+        if self.stage.embeds:
+            self.query_context = make_query_context(config, layers)
+        self.two_stream = nn.ModuleDict(
+            {str(i): TwoStreamLayer(config, layers, drops_content=i == below - 1) for i in self.stage.among(0, below)}
         )
-        self.upper = nn.ModuleList(
-            UpperLayer(config, layers) for _ in range(config.num_layers - config.two_stream_layers)
-        )
+        upper = self.stage.among(below, config.num_layers)
+        self.upper = nn.ModuleDict({str(i - below): UpperLayer(config, layers) for i in upper})
 
-    def forward(self, layout: Layout, caches: Sequence[KeyValueCache] | None = None) -> Logits:
-        """Logits [query rows, batch, vocab of this process].
+    def forward(
+        self, layout: Layout, caches: Sequence[KeyValueCache] | None = None, rows: Tensor | None = None
+    ) -> Tensor:
+        """Logits [query rows, batch, vocab of this process], or of a stage before the last one its rows.
 
-        `caches` (one for each layer and a last one for the query context) hold the rows of earlier calls.
+        caches (one for each layer and a last one for the query context) hold the rows of earlier calls. rows: those of
+        the stage before this one, [rows, batch of both streams, hidden] as `join` makes them, of the query alone from
+        the first upper layer on.
         """
         at: Sequence[KeyValueCache | None] = caches or [None] * (self.config.num_layers + 1)
-        content, query = self.embed(layout, at[-1])
+        if rows is None:
+            content, query = self.embed(layout, at[-1])
+        else:
+            content, query = rows.chunk(2, dim=1) if self.stage.first < self.below else (None, rows)
         angles = self.rotations(layout, query)
-        below = len(self.two_stream)
-        for layer, cache in zip(self.two_stream, at[:below], strict=True):
-            content, query = self.layers.run(layer, content, query, layout.visibility, angles, cache)
-        for layer, cache in zip(self.upper, at[below:-1], strict=True):
-            query = self.layers.run(layer, query, layout.visibility, angles, cache)
-        return self.predict(query)
+        for name, layer in self.two_stream.items():
+            number = int(name)
+            given = (content, query, layout.visibility, angles, at[number])
+            content, query = self.layers.run(number, layer, *given)
+        for name, layer in self.upper.items():
+            number = self.below + int(name)
+            query = self.layers.run(number, layer, query, layout.visibility, angles, at[number])
+        if self.stage.predicts:
+            return self.predict(query)
+        return join((content, query)) if self.stage.last < self.below else query
 
     def embed(self, layout: Layout, cache: KeyValueCache | None = None) -> tuple[KeyHidden, Hidden]:
         """X0 and G0: the two streams before the first layer, [rows, batch, hidden] each."""

@@ -30,21 +30,33 @@ def forward_flops(config: ModelConfig, length: int, block_length: int | None = N
     block_length: windows of a block-diffusion denoiser (None: the whole sequence is one). Its rows are the text, behind
     BOS and a clean copy of all windows but the last.
     """
-    head = 2 * length * config.hidden_size * config.padded_vocab_size
-    if config.network == "denoiser":
-        clean = 1 + (length - 1) // (block_length or length) * (block_length or length)
-        clean_keys = 2 * clean * _key_matrices(config)
-        of_clean = _layer_flops(config, clean, keys=clean)
-        of_text = _layer_flops(config, length, keys=clean + length) - clean_keys
-        # After the last layer nobody reads the clean rows: there they are keys and values alone.
-        return config.num_layers * (of_clean + of_text) - (of_clean - clean_keys) + head
+    return sum(flops_by_layers(config, length, block_length))
+
+
+def flops_by_layers(config: ModelConfig, length: int, block_length: int | None = None) -> list[int]:
+    """`forward_flops` of every layer from the bottom; what embeds is in the first one, and the head in the last."""
+    costs = _denoiser_layers(config, length, block_length) if config.network == "denoiser" else _layers(config, length)
+    costs[0] += 0 if config.network == "denoiser" else _context_flops(config, length)
+    costs[-1] += 2 * length * config.hidden_size * config.padded_vocab_size
+    return costs
+
+
+def _layers(config: ModelConfig, length: int) -> list[int]:
     assert config.two_stream_layers is not None, "ModelConfig fills it"
     # The last two-stream layer has query rows alone, and so costs as much as an upper one.
     double = max(config.two_stream_layers - 1, 0)
-    single = config.num_layers - double
     both_streams = _layer_flops(config, 2 * length, keys=length)
     one_stream = _layer_flops(config, length, keys=length)
-    return double * both_streams + single * one_stream + _context_flops(config, length) + head
+    return [both_streams] * double + [one_stream] * (config.num_layers - double)
+
+
+def _denoiser_layers(config: ModelConfig, length: int, block_length: int | None) -> list[int]:
+    clean = 1 + (length - 1) // (block_length or length) * (block_length or length)
+    clean_keys = 2 * clean * _key_matrices(config)
+    of_clean = _layer_flops(config, clean, keys=clean)
+    of_text = _layer_flops(config, length, keys=clean + length) - clean_keys
+    # After the last layer nobody reads the clean rows: there they are keys and values alone.
+    return [of_clean + of_text] * (config.num_layers - 1) + [of_text + clean_keys]
 
 
 def forward_flops_per_token(config: ModelConfig, length: int, block_length: int | None = None) -> float:

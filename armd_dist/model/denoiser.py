@@ -14,7 +14,8 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import attend
 from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
-from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Logits, Masked
+from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Masked
+from armd_dist.model.stages import Stage
 from armd_dist.model.two_stream import Layer
 from armd_dist.model.visibility import Mask, not_later
 
@@ -97,22 +98,29 @@ class DenoiserLayer(Layer):
 class Denoiser(LanguageModel):
     """A bidirectional transformer with the layers, embeddings and head of the ARMD network."""
 
-    def __init__(self, config: ModelConfig, layers: Layers) -> None:
-        super().__init__(config, layers)
-        self.mask = layers.position_embedding(1, config.hidden_size)  # the vector in place of a hidden token
+    def __init__(self, config: ModelConfig, layers: Layers, stage: Stage | None = None) -> None:
+        super().__init__(config, layers, stage)
+        if self.stage.embeds:
+            self.mask = layers.position_embedding(1, config.hidden_size)  # the vector in place of a hidden token
         last = config.num_layers - 1
-        self.stack = nn.ModuleList(
-            DenoiserLayer(config, layers, drops_clean=index == last) for index in range(config.num_layers)
+        self.stack = nn.ModuleDict(
+            {str(i): DenoiserLayer(config, layers, drops_clean=i == last) for i in self.stage.among(0, last + 1)}
         )
 
-    def forward(self, layout: DenoiserLayout) -> Logits:
-        """Logits [rows, batch, vocab of this process]; those of rows whose token is known mean nothing."""
+    def forward(self, layout: DenoiserLayout, rows: KeyHidden | None = None) -> Tensor:
+        """Logits [rows, batch, vocab of this process], or of a stage before the last one its rows.
+
+        Logits of rows whose token is known mean nothing. rows: of the stage before this one, the clean ones first.
+        """
         places = torch.cat((layout.clean_positions, layout.positions), dim=1)
-        rows = self.dropout((self.embed(layout) + self.positions(places)).transpose(0, 1).contiguous())
-        angles = self.angles(places, rows.dtype) if self.rotates else None
-        for layer in self.stack:
-            rows = self.layers.run(layer, rows, layout, angles)
-        return self.predict(rows)
+        if rows is None:
+            passed = self.dropout((self.embed(layout) + self.positions(places)).transpose(0, 1).contiguous())
+        else:
+            passed = rows
+        angles = self.angles(places, passed.dtype) if self.rotates else None
+        for name, layer in self.stack.items():
+            passed = self.layers.run(int(name), layer, passed, layout, angles)
+        return self.predict(passed) if self.stage.predicts else passed
 
     def embed(self, layout: DenoiserLayout) -> Tensor:
         """Tokens, or the mask in their place, [batch, all rows, hidden]."""

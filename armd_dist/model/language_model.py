@@ -7,22 +7,31 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
 from armd_dist.model.rotary import rotary_angles
 from armd_dist.model.shapes import Angles, Ids, Logits, OwnHidden
+from armd_dist.model.stages import Stage, whole
 
 
 class LanguageModel(nn.Module):
-    """The parts that ARMD and the denoiser share, so that a comparison differs in the network between them alone."""
+    """The parts that ARMD and the denoiser share, so that a comparison differs in the network between them alone.
 
-    def __init__(self, config: ModelConfig, layers: Layers) -> None:
+    Of a stage only what it needs is there, under the names of the whole network. With a tied head the last stage has
+    the token embedding as well.
+    """
+
+    def __init__(self, config: ModelConfig, layers: Layers, stage: Stage | None) -> None:
         super().__init__()
         self.config = config
         self.layers = layers
-        self.tokens = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
-        self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
+        self.stage = stage or whole(config.num_layers)
         self.rotates = config.position_embedding != "learned"
-        self.dropout = nn.Dropout(config.hidden_dropout)
-        self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
-        if not config.tie_embeddings:
-            self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
+        if self.stage.embeds or (self.stage.predicts and config.tie_embeddings):
+            self.tokens = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
+        if self.stage.embeds:
+            self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
+            self.dropout = nn.Dropout(config.hidden_dropout)
+        if self.stage.predicts:
+            self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+            if not config.tie_embeddings:
+                self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
 
     def angles(self, places: Ids, dtype: torch.dtype) -> tuple[Angles, Angles]:
         """Rotary cosines and sines of rows at these places in the text."""

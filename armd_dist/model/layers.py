@@ -56,8 +56,11 @@ class Layers(Protocol):
         """This process' rows of [batch, rows]: those that its embeddings return."""
         ...
 
-    def run(self, layer: nn.Module, *inputs: Any) -> Any:
-        """What `layer` makes of the inputs; its activations are kept for the backward pass, or computed again there."""
+    def run(self, number: int, layer: nn.Module, *inputs: Any) -> Any:
+        """What `layer` makes of the inputs; its activations are kept for the backward pass, or computed again there.
+
+        number: of the layer in the whole network, which keys its dropout.
+        """
         ...
 
     def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
@@ -119,7 +122,7 @@ class PlainLayers:
     def own_rows(self, values: Tensor) -> Tensor:
         return values
 
-    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+    def run(self, number: int, layer: nn.Module, *inputs: Any) -> Any:
         return layer(*inputs)
 
     def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from armd_dist.model.denoiser import DenoiserLayout
+from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout, lay_out
 from armd_dist.model.network import Network
-from armd_dist.model.shapes import Ids, Scores, Weights
+from armd_dist.model.shapes import Ids, Logits, Scores, Weights
 from armd_dist.orders.order import Order
 
 
@@ -46,11 +47,17 @@ class MicroBatch:
         return MicroBatch(self.layout.to(device), targets, weights, self.first_sample)
 
     def loss(self, model: Network, z_loss: float = 0.0) -> Loss:
-        """The mean over all tokens. `z_loss` times the mean of log(sum exp logits)^2 keeps the logits near zero."""
-        logits = model(self.layout)
+        """`loss_of` the model's own logits."""
+        return self.loss_of(model(self.layout), model.layers, z_loss)
+
+    def loss_of(self, logits: Logits, layers: Layers, z_loss: float = 0.0) -> Loss:
+        """The mean over all tokens. `z_loss` times the mean of log(sum exp logits)^2 keeps the logits near zero.
+
+        logits: [rows, batch, vocab of this process], those of this micro-batch's layout. May overwrite them.
+        """
         # Before the nats: Megatron's cross-entropy makes its softmax where fp32 logits stood.
-        penalty = z_loss * self._mean(model.layers.log_normalizer(logits).square()) if z_loss else 0.0
-        mean = self._mean(model.layers.token_nll(logits, self.targets))
+        penalty = z_loss * self._mean(layers.log_normalizer(logits).square()) if z_loss else 0.0
+        mean = self._mean(layers.token_nll(logits, self.targets))
         return Loss(mean + penalty, mean.detach())
 
     def _mean(self, scores: Scores) -> Tensor:

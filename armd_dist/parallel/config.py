@@ -6,15 +6,24 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ParallelConfig(BaseModel):
-    """How one model is spread over processes. Data parallelism takes what tensor parallelism leaves."""
+    """How one model is spread over processes. Data parallelism takes what tensor and pipeline parallelism leave."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     tensor: int = Field(1, ge=1, description="Tensor-parallel size (Megatron-core); neighbouring ranks, inside a node.")
+    pipeline: int = Field(
+        1, ge=1, description="Pipeline-parallel size: stages of whole layers, cut so that the dearest costs least."
+    )
+    virtual_pipeline: int = Field(
+        1,
+        ge=1,
+        description="Stages that each pipeline-parallel process holds (interleaved schedule): a smaller bubble for "
+        "more communication.",
+    )
     zero_stage: Literal[0, 1, 2, 3] = Field(
         0,
         description="DeepSpeed ZeRO over data parallelism: 0 replicates everything, 1 shards the optimizer state, "
-        "2 the gradients too, 3 the weights too.",
+        "2 the gradients too, 3 the weights too; 3 is not for pipelines.",
     )
     offload_optimizer: bool = Field(
         False, description="Keep the optimizer's state in host memory, and step there; needs zero_stage 1 to 3."

@@ -1,6 +1,5 @@
 """One optimizer step over all processes. One process and 512 look the same from outside."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,13 +8,16 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
-from armd_dist.model.network import Network, make_network
+from armd_dist.model.network import make_network
 from armd_dist.objectives.likelihood import MicroBatch
+from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.sequence import SequenceLayers
-from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize, local_shape
+from armd_dist.parallel.sharding import as_global, gradient_norm, initialize, local_shape, num_parameters
+from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
-from armd_dist.parallel.zero import PARTS, make_deepspeed, read_state, write_state
+from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, write_state
 from armd_dist.run import Run
 
 
@@ -28,30 +30,50 @@ class StepResult:
 
 
 class Engine:
-    """The model with its optimizer on this process: accumulation, ZeRO, clipping and precision live in here."""
+    """The model with its optimizer on this process: stages, accumulation, ZeRO, clipping and precision live in here."""
 
     def __init__(self, run: Run, topology: Topology) -> None:
         self.run = run
         self.topology = topology
-        self.layers = (SequenceLayers if run.parallel.sequence else MegatronLayers)(run.parallel)
-        model = make_network(run.model, self.layers)
-        initialize(model, run.model, run.training.seed)
-        self.zero = make_deepspeed(model.to(topology.device), run)
-        self.model: Network = self.zero.module
+        self.layers = _make_layers(run, topology)
+        mine = stages_of(run)[topology.pipeline_rank :: topology.pipeline_size]
+        part = Part(make_network(run.model, self.layers, stage) for stage in mine)
+        mark_tied_copy(part)
+        initialize(part, run.model, run.training.seed)
+        self.zero = make_deepspeed(part.to(topology.device), run)
+        self.part: Part = self.zero.module
+        self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
+        if self.pipeline is None:
+            total = self._accumulate(micro_batches)
+        else:
+            total = self._accumulate_in_stages(micro_batches, self.pipeline).double()
+        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        # Of all stages the last one alone knows the loss; the others add nothing.
+        dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
+        return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
+
+    def _accumulate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Gradients of all micro-batches, reduced; the mean of their nats per token."""
         total, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
-        share = self.topology.tensor_rank if self.run.parallel.sequence else None
         for number, micro_batch in enumerate(micro_batches, start=1):
-            seed_dropout(self.run.training.seed, micro_batch.first_sample, share)
+            if self.layers.dropout is not None:
+                self.layers.dropout.begin(micro_batch.first_sample)
             # Before each pass: from stage 2 on a pass hands its gradients on at once, below only the last one does.
             self.zero.set_gradient_accumulation_boundary(number == count)
-            loss = micro_batch.to(self.topology.device).loss(self.zero, self.run.training.z_loss)
+            here = micro_batch.to(self.topology.device)
+            loss = here.loss_of(self.zero(here.layout), self.layers, self.run.training.z_loss)
             self.zero.backward(loss.objective / count)
             total += loss.nll / count
-        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
-        return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
+        return total
+
+    def _accumulate_in_stages(self, micro_batches: Sequence[MicroBatch], pipeline: Pipeline) -> Tensor:
+        with backward_elsewhere(self.zero):
+            loss = pipeline.pass_through(micro_batches)
+            sum_tied_gradients(self.part)
+        return loss
 
     def _update(self, learning_rate: float) -> float:
         """Clips and applies the reduced gradient; returns its norm before clipping."""
@@ -60,9 +82,9 @@ class Engine:
         if self.run.parallel.zero_stage:
             self.zero.step()
             return float(self.zero.get_global_grad_norm())
-        norm = gradient_norm(self.model)
+        norm = gradient_norm(self.part)
         scale = (self.run.training.clip_grad / (norm + 1e-6)).clamp(max=1.0)
-        for parameter in self.model.parameters():
+        for parameter in self.part.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
         self.zero.step()
@@ -73,31 +95,30 @@ class Engine:
         return {
             f"{part}/{name}": as_global(value, parameter)
             for name, parameter, values in read_state(self.zero)
+            if not is_tied_copy(parameter)
             for part, value in values.items()
         }
 
     def empty_state(self) -> dict[str, Tensor]:
-        """Tensors of the shapes of `state`, to be filled by a checkpoint's reader."""
+        """Tensors of the shapes of what this process holds, to be filled by a checkpoint's reader."""
         return {
             f"{part}/{name}": as_global(torch.zeros(local_shape(parameter)), parameter)
-            for name, parameter in self.model.named_parameters()
+            for name, parameter in self.part.weights()
             for part in PARTS
         }
 
     def load_state(self, step: int, state: dict[str, Tensor]) -> None:
         """Continues from `state`, which `step` optimizer steps made."""
         local = {key: value.to_local() for key, value in state.items()}  # type: ignore[attr-defined]
-        names = [name for name, _ in self.model.named_parameters()]
+        names = [name for name, _ in self.part.weights()]
         write_state(self.zero, step, {name: {part: local[f"{part}/{name}"] for part in PARTS} for name in names})
 
     def num_parameters(self) -> int:
-        """Parameters of the whole model."""
-        return sum(torch.Size(full_shape(parameter)).numel() for parameter in self.model.parameters())
+        """Parameters of the whole model. Collective."""
+        return num_parameters(self.part)
 
 
-def seed_dropout(seed: int, first_sample: int, share: int | None = None) -> None:
-    """Dropout of a micro-batch follows from the seed and its first sample's global number: another one elsewhere, and
-    the same again after a resume. Tensor-parallel processes hold the same hidden states and drop the same numbers;
-    under sequence parallelism each has rows of its own, and draws by its `share` of them."""
-    key = f"dropout/{seed}/{first_sample}" + ("" if share is None else f"/{share}")
-    torch.manual_seed(int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "little") >> 1)
+def _make_layers(run: Run, topology: Topology) -> MegatronLayers:
+    share = topology.tensor_rank if run.parallel.sequence else None
+    dropout = Dropout(run.training.seed, share) if run.model.hidden_dropout else None
+    return (SequenceLayers if run.parallel.sequence else MegatronLayers)(run.parallel, dropout)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding
 from armd_dist.model.shapes import Hidden, Ids, Logits, OwnHidden, Scores, Weight
 from armd_dist.parallel.config import ParallelConfig
+from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.recompute import run_again_in_backward
 
 
@@ -42,9 +43,13 @@ class SummedNorm(RMSNorm):
 
 
 class MegatronLayers:
-    """Implements `armd_dist.model.layers.Layers`. Weights come uninitialised: `sharding.initialize` fills them."""
+    """Implements `armd_dist.model.layers.Layers`. Weights come uninitialised: `sharding.initialize` fills them.
 
-    def __init__(self, config: ParallelConfig) -> None:
+    dropout: what draws for each layer, None where nothing is dropped.
+    """
+
+    def __init__(self, config: ParallelConfig, dropout: Dropout | None = None) -> None:
+        self.dropout = dropout
         self.recomputes = config.recompute == "full"
         self.weights_come_and_go = config.zero_stage == 3
         self.config = ModelParallelConfig(
@@ -96,7 +101,9 @@ class MegatronLayers:
     def own_rows(self, values: Tensor) -> Tensor:
         return values
 
-    def run(self, layer: nn.Module, *inputs: Any) -> Any:
+    def run(self, number: int, layer: nn.Module, *inputs: Any) -> Any:
+        if self.dropout is not None:
+            self.dropout.seed(number)
         if not self.recomputes:
             return layer(*inputs)
         return run_again_in_backward(layer, *inputs, weights_come_and_go=self.weights_come_and_go)

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 from armd_dist.model.layers import Places
 from armd_dist.model.shapes import Logits, OwnHidden, Weight
 from armd_dist.parallel.config import ParallelConfig
+from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers, SummedNorm, logits_of_share, mark_split
 
 
 class SequenceLayers(MegatronLayers):
     """`MegatronLayers` with hidden states split by rows. The number of rows must be a multiple of the group's size."""
 
-    def __init__(self, config: ParallelConfig) -> None:
-        super().__init__(config)
+    def __init__(self, config: ParallelConfig, dropout: Dropout | None = None) -> None:
+        super().__init__(config, dropout)
         self.config.sequence_parallel = True
 
     def whole(self, in_size: int, out_size: int) -> nn.Module:

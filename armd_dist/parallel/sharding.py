@@ -3,12 +3,13 @@
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.initialization import initial_value
+from armd_dist.parallel.pipeline import Part, is_tied_copy
 
 
 def split_dim(parameter: Tensor) -> int | None:
@@ -29,11 +30,11 @@ def full_shape(parameter: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def initialize(model: nn.Module, config: ModelConfig, seed: int) -> None:
+def initialize(model: Part, config: ModelConfig, seed: int) -> None:
     """Gives every process its part of the same initial model, whatever the layout."""
     size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in model.weights():
             value, dim = initial_value(name, full_shape(parameter), config, seed), split_dim(parameter)
             parameter.copy_(value if dim is None else value.chunk(size, dim)[rank])
 
@@ -47,16 +48,26 @@ def as_global(local: Tensor, parameter: Tensor) -> Tensor:
     return DTensor.from_local(local, mesh, [Replicate() if dim is None else Shard(dim)], run_check=False)
 
 
-def gradient_norm(model: nn.Module) -> Tensor:
-    """The norm of the whole model's gradient: split parts summed over the group, whole ones counted once."""
+def gradient_norm(model: Part) -> Tensor:
+    """The norm of the whole model's gradient: what is split is summed over its group, what is copied counted once."""
     device = next(model.parameters()).device
     split, whole = torch.zeros((), device=device), torch.zeros((), device=device)
     for parameter in model.parameters():
-        if parameter.grad is not None:
+        if parameter.grad is not None and not is_tied_copy(parameter):
             square = parameter.grad.float().square().sum()
             if split_dim(parameter) is None:
                 whole += square
             else:
                 split += square
     dist.all_reduce(split, group=parallel_state.get_tensor_model_parallel_group())
-    return (split + whole).sqrt()
+    total = split + whole
+    dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
+    return total.sqrt()
+
+
+def num_parameters(model: Part) -> int:
+    """Parameters of the whole model, over all processes."""
+    mine = sum(torch.Size(full_shape(each)).numel() for each in model.parameters() if not is_tied_copy(each))
+    total = torch.tensor(mine, device=next(model.parameters()).device)
+    dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
+    return int(total)

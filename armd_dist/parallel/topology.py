@@ -15,7 +15,10 @@ from armd_dist.parallel.cpu_shim import allow_cpu
 
 @dataclass(frozen=True)
 class Topology:
-    """This process' place: rank = data_rank x tensor_size + tensor_rank, so tensor-parallel ranks are neighbours."""
+    """This process' place: rank = (pipeline_rank x data_size + data_rank) x tensor_size + tensor_rank.
+
+    So tensor-parallel ranks, which talk most, are neighbours, and the stages of a pipeline, which talk least, are far.
+    """
 
     rank: int
     world_size: int
@@ -23,10 +26,14 @@ class Topology:
     tensor_size: int
     data_rank: int
     data_size: int
+    pipeline_rank: int
+    pipeline_size: int
     device: torch.device
 
     def __str__(self) -> str:
-        return f"{self.world_size} process(es): tensor {self.tensor_size} x data {self.data_size} on {self.device.type}"
+        pipeline = f" x pipeline {self.pipeline_size}" if self.pipeline_size > 1 else ""
+        sizes = f"tensor {self.tensor_size} x data {self.data_size}{pipeline}"
+        return f"{self.world_size} process(es): {sizes} on {self.device.type}"
 
     @property
     def is_main(self) -> bool:
@@ -54,7 +61,10 @@ def start(config: ParallelConfig) -> Topology:
 def arrange(config: ParallelConfig, device: torch.device) -> Topology:
     """Divides the processes that have joined into groups, and says which one this process is."""
     parallel_state.initialize_model_parallel(
-        tensor_model_parallel_size=config.tensor, distributed_timeout_minutes=max(1, round(config.timeout_minutes))
+        tensor_model_parallel_size=config.tensor,
+        pipeline_model_parallel_size=config.pipeline,
+        virtual_pipeline_model_parallel_size=config.virtual_pipeline if config.virtual_pipeline > 1 else None,
+        distributed_timeout_minutes=max(1, round(config.timeout_minutes)),
     )
     return Topology(
         rank=dist.get_rank(),
@@ -63,6 +73,8 @@ def arrange(config: ParallelConfig, device: torch.device) -> Topology:
         tensor_size=parallel_state.get_tensor_model_parallel_world_size(),
         data_rank=parallel_state.get_data_parallel_rank(),
         data_size=parallel_state.get_data_parallel_world_size(),
+        pipeline_rank=parallel_state.get_pipeline_model_parallel_rank(),
+        pipeline_size=parallel_state.get_pipeline_model_parallel_world_size(),
         device=device,
     )
 

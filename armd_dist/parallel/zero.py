@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
+from armd_dist.parallel.pipeline import Part
 from armd_dist.run import Run
 
 if not torch.cuda.is_available():
@@ -44,8 +46,8 @@ class MegatronGroups:
     get_tensor_model_parallel_world_size = staticmethod(parallel_state.get_tensor_model_parallel_world_size)
 
 
-def make_deepspeed(model: nn.Module, run: Run) -> Any:
-    """The DeepSpeed engine around `model`, with AdamW as the run sets it."""
+def make_deepspeed(model: Part, run: Run) -> Any:
+    """The DeepSpeed engine around this process' part of the model, with AdamW as the run sets it."""
     logger.setLevel(logging.WARNING)
     if not torch.cuda.is_available():
         # Otherwise DeepSpeed compiles a shared-memory kernel at start, which needs ninja and a compiler.
@@ -94,12 +96,26 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, A
     return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
+@contextmanager
+def backward_elsewhere(engine: Any) -> Iterator[None]:
+    """Backward passes inside, unknown to the engine, add up in the weights' gradients, which it then reduces.
+
+    The optimizer of bf16 at stage 1 has no such mode and needs none: it takes gradients up as they come.
+    """
+    waits = hasattr(engine.optimizer, "_coalesce_grad_reduction")
+    with engine.coalesce_grad_reduction() if waits else nullcontext():
+        yield
+    engine.set_gradient_accumulation_boundary(True)
+    if not waits:
+        engine.allreduce_gradients()
+
+
 def read_state(engine: Any) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
     """(name, parameter, {weight, exp_avg, exp_avg_sq}) in fp32 on the host, one parameter at a time.
 
     Collective over data parallelism under ZeRO: every process must exhaust it.
     """
-    for name, parameter in engine.module.named_parameters():
+    for name, parameter in engine.module.weights():
         values: dict[str, Any]
         if engine.zero_optimization():
             values = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
@@ -115,7 +131,7 @@ def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> 
     for adam in _torch_optimizer(engine).state.values():
         adam["step"].fill_(step)
     with torch.no_grad():
-        for name, parameter in engine.module.named_parameters():
+        for name, parameter in engine.module.weights():
             values = {part: value.to(parameter.device) for part, value in state[name].items()}
             if hasattr(parameter, "ds_id"):
                 _write_partitioned(parameter, values)

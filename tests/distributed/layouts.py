@@ -113,13 +113,16 @@ class Trainer:
         return found
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole weights. Collective."""
+        """Whole weights of all stages. Collective."""
         state = self.engine.state()
-        return {key: value.full_tensor() for key, value in state.items() if key.startswith("weight/")}  # type: ignore[attr-defined]
+        mine = {key: value.full_tensor() for key, value in state.items() if key.startswith("weight/")}  # type: ignore[attr-defined]
+        stages: list[dict[str, Tensor]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(stages, mine)
+        return {key: value for stage in stages for key, value in stage.items()}
 
     def saved_bytes(self) -> int:
         """What the forward pass of the first micro-batch keeps on this process for the backward pass, weights aside."""
-        weights = {parameter.untyped_storage().data_ptr() for parameter in self.engine.model.parameters()}
+        weights = {parameter.untyped_storage().data_ptr() for parameter in self.engine.part.parameters()}
         kept: dict[int, int] = {}
 
         def note(tensor: Tensor) -> Tensor:
@@ -129,9 +132,8 @@ class Trainer:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            loss = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0].loss(
-                self.engine.model
-            )
+            first = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0]
+            loss = first.loss_of(self.engine.part(first.layout), self.engine.layers)
         assert loss.objective.requires_grad  # and alive until here, so that no storage was used twice
         return sum(kept.values())
 
@@ -147,7 +149,11 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     bounds = [STEPS * leg // len(legs) for leg in range(len(legs) + 1)]
     for leg, settings in enumerate(legs):
         trainer = Trainer(settings)
-        saved = trainer.saved_bytes() if len(legs) == 1 and trainer.run.parallel.zero_stage < 2 else 0
+        saved = (
+            trainer.saved_bytes()
+            if len(legs) == 1 and trainer.run.parallel.zero_stage < 2 and not trainer.engine.pipeline
+            else 0
+        )
         if leg:
             state = trainer.engine.empty_state()
             read_tensors(scratch / str(leg), state)
@@ -156,7 +162,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
         if leg + 1 < len(legs):
             write_tensors(scratch / str(leg + 1), trainer.engine.state())
         weights = trainer.weights()
-        resident = sum(parameter.numel() for parameter in trainer.engine.model.parameters())
+        resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())
         trainer.close()
     seeds: list[int] = [0] * dist.get_world_size()
     dist.all_gather_object(seeds, torch.initial_seed())

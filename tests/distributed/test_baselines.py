@@ -8,7 +8,7 @@ import pytest
 import torch
 from ranks import armd, metrics
 
-from armd_dist.parallel.engine import seed_dropout
+from armd_dist.parallel.dropout import Dropout
 
 DENOISER = [
     "model.network=denoiser",
@@ -68,7 +68,7 @@ def test_every_micro_batch_draws_a_dropout_of_its_own() -> None:
 
 def dropout_state(seed: int, sample: int, noise: int) -> torch.Tensor:
     torch.manual_seed(noise)
-    seed_dropout(seed, sample)
+    Dropout(seed, None).begin(sample)
     return torch.get_rng_state()
 
 

@@ -28,6 +28,9 @@ SEQUENCE = {"parallel.tensor": 2, "parallel.sequence": True}
 AGAIN = {"parallel.recompute": "full"}
 OFFLOAD = {"parallel.offload_optimizer": True}
 BF16 = {"training.precision": "bf16"}
+PIPELINE = {"parallel.pipeline": 2}
+DEEP = {"model.num_layers": 5, "model.two_stream_layers": 3}
+VIRTUAL = PIPELINE | DEEP | {"parallel.virtual_pipeline": 2}
 DROPOUT = {"model.hidden_dropout": 0.2}
 SWITCHES = {
     "model.num_key_value_heads": 2,
@@ -48,6 +51,7 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "dropout": DROPOUT,
     "linear": LINEAR,
     "denoiser": DENOISER,
+    "deep": DEEP,
 }
 
 
@@ -66,6 +70,10 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "data_2_zero_2_recompute": (2, "plain", [zero(2) | AGAIN]),
     "data_2_zero_3": (2, "plain", [zero(3)]),
     "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
+    "pipeline_2": (2, "plain", [PIPELINE]),
+    "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),
+    "pipeline_2_recompute_dropout_zero_1": (2, "dropout", [PIPELINE | AGAIN | DROPOUT | zero(1)]),
+    "checkpoints_of_pipelines": (2, "deep", [DEEP | zero(1), PIPELINE | DEEP, TENSOR | DEEP, VIRTUAL | zero(1)]),
     "checkpoints_of_every_stage": (2, "odd", [zero(stage) | ODD for stage in HANDS_TO_ALL]),
     "checkpoints_of_every_kind": (2, "plain", [SEQUENCE, zero(3), TENSOR | AGAIN, zero(2) | OFFLOAD, SEQUENCE]),
 }
@@ -74,7 +82,6 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_recompute": (2, "plain", [TENSOR | AGAIN]),
     "tensor_2_linear": (2, "linear", [TENSOR | LINEAR]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
-    "tensor_2_dropout": (2, "dropout", [TENSOR | DROPOUT]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
     "data_2_zero_3_linear": (2, "linear", [zero(3) | LINEAR | AGAIN]),
     "data_2_zero_3_switches": (2, "switches", [zero(3) | SWITCHES]),
@@ -83,6 +90,14 @@ GRID: dict[str, tuple[int, str, Legs]] = {
         for stage, (name, more) in itertools.product((0, 1, 2, 3), (("", {}), ("_recompute", AGAIN)))
     },
     **{f"data_2_zero_{stage}_offload": (2, "plain", [zero(stage) | OFFLOAD]) for stage in (1, 2, 3)},
+    "pipeline_2_switches": (2, "switches", [PIPELINE | SWITCHES]),
+    "pipeline_2_linear": (2, "linear", [PIPELINE | LINEAR]),
+    "pipeline_2_denoiser": (2, "denoiser", [PIPELINE | DENOISER | zero(2)]),
+    **{f"pipeline_2_zero_{stage}_offload": (2, "plain", [PIPELINE | zero(stage) | OFFLOAD]) for stage in (1, 2)},
+    "pipeline_4": (4, "deep", [DEEP | {"parallel.pipeline": 4}]),
+    "tensor_2_pipeline_2_sequence": (4, "plain", [PIPELINE | SEQUENCE]),
+    "tensor_2_pipeline_2_virtual_2_sequence": (4, "deep", [VIRTUAL | SEQUENCE | AGAIN]),
+    **{f"pipeline_2_data_2_zero_{stage}": (4, "plain", [PIPELINE | zero(stage)]) for stage in (0, 1, 2)},
     "tensor_4": (4, "plain", [{"parallel.tensor": 4}]),
     "tensor_4_sequence": (4, "plain", [{"parallel.tensor": 4, "parallel.sequence": True}]),
     **{
@@ -94,12 +109,22 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "checkpoints_of_every_shape": (
         4,
         "plain",
-        [TENSOR | zero(1), {"parallel.tensor": 4, "parallel.sequence": True}, zero(3), SEQUENCE | zero(3), zero(2)],
+        [
+            TENSOR | zero(1),
+            {"parallel.tensor": 4, "parallel.sequence": True},
+            PIPELINE | TENSOR,
+            zero(3),
+            PIPELINE | zero(1),
+            SEQUENCE | zero(3),
+            PIPELINE | zero(2),
+            zero(2),
+        ],
     ),
 }
 IN_BF16: dict[str, tuple[int, str, Legs]] = {
     **{f"data_2_zero_{stage}_bf16": (2, "plain", [zero(stage) | BF16]) for stage in (1, 2, 3)},
     **{f"tensor_2_sequence_zero_{stage}_bf16": (2, "plain", [SEQUENCE | zero(stage) | BF16]) for stage in (1, 2, 3)},
+    **{f"pipeline_2_data_2_zero_{stage}_bf16": (4, "plain", [PIPELINE | zero(stage) | BF16]) for stage in (1, 2)},
     "checkpoints_bf16": (
         2,
         "plain",
@@ -113,6 +138,7 @@ SEQUENCE_DROPOUT: dict[str, tuple[int, str, Legs]] = {
 QUICK_FIGURES: dict[str, tuple[int, str, Legs]] = {
     **SEQUENCE_DROPOUT,
     "kept_by_tensor_2": (2, "plain", [TENSOR]),
+    "tensor_2_dropout": (2, "dropout", [TENSOR | DROPOUT]),
     "kept_by_one": (2, "plain", [{}]),
     "kept_by_recompute": (2, "plain", [AGAIN]),
 }
@@ -197,7 +223,7 @@ def test_zero_3_holds_no_matrix_between_steps(quick: Found) -> None:
 
 def test_dropout_differs_where_rows_differ(quick: Found) -> None:
     """Equal on tensor-parallel processes, which hold the same rows; not where each holds its own."""
-    assert len(set(quick["kept_by_tensor_2"]["seeds"])) == 1
+    assert len(set(quick["tensor_2_dropout"]["seeds"])) == 1
     assert len(set(quick["sequence_dropout"]["seeds"])) == 2
     apart = quick["sequence_dropout"]["curve"][:, 0] - quick["tensor_2_sequence"]["curve"][:, 0]
     assert apart.abs().max() > 1e-3

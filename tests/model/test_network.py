@@ -18,13 +18,13 @@ def test_content_behind_the_last_two_stream_layer_is_dropped(two_stream: int, co
     """There the MLP sees query rows alone, and computing the content's too would change no logit."""
     model, rows = tiny_model(query_context=context, two_stream_layers=two_stream), rows_of(scheme(name), batch=2)
     seen: list[int] = []
-    for layer in [*model.two_stream, *model.upper]:
+    for layer in [*model.two_stream.values(), *model.upper.values()]:
         layer.mlp.up.register_forward_hook(lambda _m, inputs, _o: seen.append(inputs[0].shape[0] * inputs[0].shape[1]))
     before = model(rows.layout())
     count = rows.ids.numel()
     assert seen == [2 * count] * (two_stream - 1) + [count] * (4 - two_stream + 1)
-    assert [layer.drops_content for layer in model.two_stream] == [False] * (two_stream - 1) + [True]
-    model.two_stream[-1].drops_content = False
+    assert [layer.drops_content for layer in model.two_stream.values()] == [False] * (two_stream - 1) + [True]
+    model.two_stream[str(two_stream - 1)].drops_content = False
     torch.testing.assert_close(model(rows.layout()), before, rtol=0, atol=1e-12)
 
 

@@ -54,7 +54,7 @@ def measure(precision: str, stage: int, topology: Topology) -> dict[str, int]:
 
     def after_backward(loss: torch.Tensor) -> None:
         backward(loss)
-        found.setdefault("gradients", size_of(w.grad for w in engine.model.parameters() if w.grad is not None))
+        found.setdefault("gradients", size_of(w.grad for w in engine.part.parameters() if w.grad is not None))
 
     def before_step(rate: float) -> float:
         found["live"] = size_of(tensors(), before)
@@ -64,7 +64,7 @@ def measure(precision: str, stage: int, topology: Topology) -> dict[str, int]:
     engine.train_step(batches, 1e-3)
     found["adam_moments"] = size_of(state[name] for state in adam(engine) for name in ("exp_avg", "exp_avg_sq"))
     if stage < 3:
-        found["weights"] = size_of(engine.model.parameters())
+        found["weights"] = size_of(engine.part.parameters())
     return found
 
 

@@ -98,10 +98,10 @@ def measured_layers(model: Any, layout: Layout) -> list[int]:
     pairs = (angles.content, angles.query, angles.joint)
     apart = [part for pair in pairs if pair is not None for part in pair]
     found = []
-    for layer in model.two_stream:
+    for layer in model.two_stream.values():
         size, (content, query) = kept(model, partial(layer, content, query, see, angles, None), apart)
         found.append(size)
-    for layer in model.upper:
+    for layer in model.upper.values():
         size, query = kept(model, partial(layer, query, see, angles, None), apart)
         found.append(size)
     return found
@@ -133,10 +133,10 @@ def test_recomputed_layers_keep_their_inputs(run_with: Runs) -> None:
     content, query = (stream.detach().requires_grad_() for stream in model.embed(layout))
     angles, found = model.rotations(layout, query), []
     again = partial(checkpoint, use_reentrant=False)
-    for layer in model.two_stream:
+    for layer in model.two_stream.values():
         size, (content, query) = kept(model, partial(again, layer, content, query, layout.visibility, angles, None))
         found.append(size)
-    for layer in model.upper:
+    for layer in model.upper.values():
         size, query = kept(model, partial(again, layer, query, layout.visibility, angles, None))
         found.append(size)
     assert found == pytest.approx([layer.boundary for layer in kept_by_layers(run)], rel=TOLERANCE)
