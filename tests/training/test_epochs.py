@@ -10,9 +10,9 @@ from numbered import numbered_dataset
 
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches
-from data_pipeline.stream import TokenStream
+from armd_dist.training.start import open_data
 
-LENGTH, BATCH, EPOCHS = 8, 24, 3
+LENGTH, WINDOWS, BATCH, EPOCHS = 8, 101, 24, 3
 WORLDS = [1, 2, 3, 4, 8]
 Draw = Callable[[Batches, int], list[Any]]
 
@@ -30,8 +30,8 @@ WORKERS: dict[str, Draw] = {"workers_0": one_by_one, "workers_1": drawn_ahead}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """101 windows and a rest: no number of processes divides them, no shard ends at a window."""
-    return numbered_dataset(tmp_path_factory.mktemp("numbered") / "data", 101 * LENGTH + 5)
+    """WINDOWS windows and a rest: no number of processes divides them, no shard ends at a window."""
+    return numbered_dataset(tmp_path_factory.mktemp("numbered") / "data", WINDOWS * LENGTH + 5)
 
 
 def run_of(folder: Path, seed: int = 0, network: str = "armd") -> Run:
@@ -51,23 +51,23 @@ def windows_seen(run: Run, world: int, draw: Draw = one_by_one) -> np.ndarray:
 
     A window is told by its lowest token, so that the order in which its tokens are revealed does not matter.
     """
-    stream = TokenStream(run.data.path, LENGTH, run.training.seed)
-    steps = -(-EPOCHS * stream.num_windows // BATCH)
-    ranks = [draw(Batches(run, stream, rank, world), steps) for rank in range(world)]
+    data = open_data(run)
+    steps = -(-EPOCHS * WINDOWS // BATCH)
+    ranks = [draw(Batches(run, data, rank, world), steps) for rank in range(world)]
     seen = []
     for step in range(steps):
         batch = np.concatenate([part.targets.numpy() for rank in ranks for part in rank[step]])
         assert batch.shape == (BATCH, LENGTH)
         seen.append(batch.min(axis=1) // LENGTH)
         np.testing.assert_array_equal(np.sort(batch, axis=1), seen[-1][:, None] * LENGTH + np.arange(LENGTH))
-    return np.concatenate(seen)[: EPOCHS * stream.num_windows].reshape(EPOCHS, -1)
+    return np.concatenate(seen)[: EPOCHS * WINDOWS].reshape(EPOCHS, -1)
 
 
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_window_once_an_epoch(folder: Path, world: int, workers: str) -> None:
     epochs = windows_seen(run_of(folder), world, WORKERS[workers])
-    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(101), (EPOCHS, 1)))
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(WINDOWS), (EPOCHS, 1)))
     assert len({tuple(epoch) for epoch in epochs}) == EPOCHS
     np.testing.assert_array_equal(epochs, windows_seen(run_of(folder), 1))
 
