@@ -10,6 +10,7 @@ from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.curriculum import Position, draw_order, position_at
 from armd_dist.run import Run
+from data_pipeline.ledger import RankLedger
 from data_pipeline.mixture import Mixture
 
 
@@ -53,6 +54,15 @@ class Batches:
         """What all processes have read of each dataset after `steps` steps, as metrics.jsonl says it."""
         found = self.data.consumed(steps * self.run.training.global_batch_size)
         return {dataset.path: {"samples": dataset.samples, "epochs": dataset.epochs} for dataset in found}
+
+    def record(self, ledger: RankLedger | None, step: int, saved: bool) -> None:
+        """Notes the samples of a finished `step` (0-based); `saved`: a checkpoint of it comes next."""
+        if ledger is None:
+            return
+        numbers = self.numbers(step)
+        ledger.write(step + 1, int(numbers[0]), self.data.places(numbers))
+        if saved:
+            ledger.sync()
 
     def position(self, step: int) -> Position:
         """Where training stands at `step`; a denoiser does the same all the way."""

@@ -39,6 +39,9 @@ class DataConfig(BaseModel):
         None, min_length=1, description="In place of path: several datasets, each with its weight."
     )
     sequence_length: int = Field(1024, ge=1, description="Tokens per sample, BOS not counted.")
+    ledger: bool = Field(
+        False, description="Append which samples each rank consumed to run.dir/ledger; armd data ledger RUN audits it."
+    )
 
     @property
     def datasets(self) -> list[DatasetConfig]:

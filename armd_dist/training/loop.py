@@ -12,7 +12,7 @@ from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import restore, save_checkpoint
 from armd_dist.training.schedule import learning_rate
-from armd_dist.training.start import agree_on_start, open_data
+from armd_dist.training.start import agree_on_start, open_data, open_ledger
 
 
 def train(run: Run) -> None:
@@ -37,6 +37,7 @@ def _train(run: Run, topology: Topology) -> None:
         return
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
     batches = Batches(run, data, topology.data_rank, topology.data_size)
+    ledger = open_ledger(run, topology, data, first)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
         for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
@@ -45,7 +46,9 @@ def _train(run: Run, topology: Topology) -> None:
             _refuse_non_finite(result, step)
             if metrics is not None:
                 metrics.log(_describe(run, step, batches, rate, result, watch.lap()))
-            if (step + 1) % run.checkpoint.every == 0 or step + 1 == last:
+            saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
+            batches.record(ledger, step, saves)
+            if saves:
                 save_checkpoint(engine, data.manifest, step + 1, batches.position(step + 1))
 
 

@@ -23,6 +23,7 @@ FREE = (
     "run.dir",
     "data.path",
     "data.mixture.path",  # of every dataset
+    "data.ledger",
     "training.micro_batch_size",
     "training.stop_at",
     "parallel.",

@@ -8,6 +8,7 @@ from armd_dist.errors import ArmdError, ConfigError, Problem
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
+from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
 from data_pipeline.mixture import Mixture
 from data_pipeline.stream import TokenStream
 
@@ -41,3 +42,19 @@ def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | 
     if isinstance(answer[0], ArmdError):
         raise answer[0]
     return answer[0]
+
+
+def open_ledger(run: Run, topology: Topology, data: Mixture, first: int) -> RankLedger | None:
+    """This rank's ledger of the steps from `first` on; None where none is asked for, or another process writes it.
+
+    Processes that share their data write once: the first of each tensor-parallel group. Collective.
+    """
+    if not run.data.ledger:
+        return None
+    folder: list[Path | None] = [None]
+    if topology.is_main:
+        attempt = Attempt.of(data, first, topology.data_size, run.training.global_batch_size)
+        folder[0] = begin_attempt(Path(run.run.dir), attempt)
+    dist.broadcast_object_list(folder, src=0)
+    assert folder[0] is not None
+    return RankLedger(folder[0], topology.data_rank) if topology.tensor_rank == 0 else None
