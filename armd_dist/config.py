@@ -4,6 +4,7 @@ Every problem is reported at once, each with its path, value, rule and remedy.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def check_tree(tree: dict[str, Any], world_size: int | None = None) -> Run:
         problems = [_field_problem(detail) for detail in error.errors()]
         run = _without_bad_fields(tree, error)
     if run is not None:
-        broken = {problem.path for problem in problems}
+        broken = {part for problem in problems for part in (problem.path, re.split(r"\.\d+", problem.path)[0])}
         problems += [
             found for found in cross_problems(run, world_size) if not any(f"{path}=" in str(found) for path in broken)
         ]

@@ -7,7 +7,8 @@ from armd_dist.run import Run
 
 def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
-    problems = _model_problems(run) + _orders_problems(run) + _schedule_problems(run) + _parallel_problems(run)
+    problems = _model_problems(run) + _data_problems(run) + _orders_problems(run) + _schedule_problems(run)
+    problems += _parallel_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
@@ -55,6 +56,47 @@ def _model_problems(run: Run) -> list[Problem]:
             Problem("data.sequence_length", run.data.sequence_length, rule, "shorten it or raise the model's")
         )
     return problems
+
+
+def _data_problems(run: Run) -> list[Problem]:
+    data, mixture = run.data, run.data.mixture or []
+    if data.path is None and data.mixture is None:
+        remedy = "name a folder that armd data build wrote, or several by data.mixture=[{path: DIR, weight: 1}, ...]"
+        return [Problem("data.path", "", "is missing", remedy)]
+    if data.path is not None and data.mixture is not None:
+        return [Problem("data.path", data.path, "stands beside data.mixture", "keep one of the two")]
+    problems, paths = [], [dataset.path for dataset in mixture]
+    for number, dataset in enumerate(mixture):
+        name = f"data.mixture.{number}"
+        if dataset.path in paths[:number]:
+            rule = "is in the mixture already"
+            problems.append(Problem(f"{name}.path", dataset.path, rule, "name it once, with the sum of its weights"))
+        problems += [Problem(f"{name}.weight", weight, *found) for weight, *found in _weight_problems(dataset.weight)]
+    if mixture and not problems:
+        for start in sorted({start for dataset in mixture for start in dataset.weight}):
+            if not any(_weight_at(dataset.weight, start) for dataset in mixture):
+                rule = f"leaves no dataset to read from sample {start} on: all weights are 0"
+                weights = {dataset.path: dataset.weight for dataset in mixture}
+                problems.append(Problem("data.mixture", weights, rule, "give one of them a positive weight there"))
+    return problems
+
+
+def _weight_problems(weight: dict[int, float]) -> list[tuple[object, str, str]]:
+    """(value, rule, remedy) of what is wrong with one dataset's weights, {first sample: weight}."""
+    values, shown = list(weight.values()), weight if len(weight) > 1 else next(iter(weight.values()), weight)
+    if 0 not in weight:
+        return [(weight, "says nothing of the first samples", "start with a weight from sample 0 on: {0: 1, ...}")]
+    if min(weight) < 0:
+        return [(weight, "starts before sample 0", "count samples from the start of training")]
+    if min(values) < 0:
+        return [(shown, "is negative", "use a positive weight")]
+    if max(values) == 0:
+        return [(shown, "never reads this dataset", "use a positive weight, or leave the dataset out")]
+    return []
+
+
+def _weight_at(weight: dict[int, float], sample: int) -> float:
+    return weight[max(start for start in weight if start <= sample)]
 
 
 def _orders_problems(run: Run) -> list[Problem]:

@@ -16,7 +16,7 @@ from armd_dist.model.layers import PlainLayers
 from armd_dist.model.network import Network, make_network
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches
-from data_pipeline.stream import TokenStream
+from armd_dist.training.start import open_data
 
 WARMUP_ROUNDS = 2
 
@@ -56,7 +56,7 @@ def _model(run: Run) -> Network:
 
 
 def _batches(run: Run) -> Batches:
-    return Batches(run, TokenStream(run.data.path, run.data.sequence_length, run.training.seed), 0, 1)
+    return Batches(run, open_data(run), 0, 1)
 
 
 def _step(model: Network, batches: Batches, step: int, device: torch.device, bf16: bool) -> float:

@@ -5,10 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from armd_dist.cli.ledger import ledger
+
 if TYPE_CHECKING:
     from data_pipeline.inspect_dataset import Inspection
 
 app = typer.Typer(no_args_is_help=True, help="Build, inspect and verify token datasets.")
+
+app.command()(ledger)
 
 BAR_WIDTH = 40
 

@@ -28,7 +28,7 @@ console = Console(highlight=False)
 def tell(config: Path, clean: bool) -> None:
     """Runs the story, or goes on where it stopped. `clean` starts anew. Raises ArmdError, or CalledProcessError."""
     run = load_run(config)
-    folder, data = Path(run.run.dir), Path(run.data.path).parent
+    folder, data = Path(run.run.dir), Path(run.data.datasets[0].path).parent
     if clean:
         _remove(folder, data)
     began = time.perf_counter()

@@ -10,24 +10,29 @@ from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.curriculum import Position, draw_order, position_at
 from armd_dist.run import Run
-from data_pipeline.stream import TokenStream
+from data_pipeline.ledger import RankLedger
+from data_pipeline.mixture import Mixture
 
 
 class Batches:
     """Every global batch is the same samples whatever the topology; a process takes its contiguous share."""
 
-    def __init__(self, run: Run, stream: TokenStream, data_rank: int, data_size: int) -> None:
+    def __init__(self, run: Run, data: Mixture, data_rank: int, data_size: int) -> None:
         self.run = run
-        self.stream = stream
+        self.data = data
         self.share = run.training.global_batch_size // data_size
         self.offset = data_rank * self.share
         self.make = self._masked if run.model.network == "denoiser" else self._ordered
 
+    def numbers(self, step: int) -> np.ndarray:
+        """The global numbers of this process' samples of `step` (0-based): int64 [share]."""
+        first = step * self.run.training.global_batch_size + self.offset
+        return np.arange(first, first + self.share)
+
     def at(self, step: int) -> list[MicroBatch]:
         """The micro-batches of `step` (0-based) for this process."""
-        first = step * self.run.training.global_batch_size + self.offset
-        samples = np.arange(first, first + self.share)
-        tokens = self.stream.samples(samples)
+        samples = self.numbers(step)
+        tokens = self.data.samples(samples)
         size = self.run.training.micro_batch_size
         position = self.position(step)
         return [
@@ -45,6 +50,20 @@ class Batches:
                     coming = pool.submit(self.at, step)
                 yield current
 
+    def consumed(self, steps: int) -> dict[str, dict[str, float]]:
+        """What all processes have read of each dataset after `steps` steps, as metrics.jsonl says it."""
+        found = self.data.consumed(steps * self.run.training.global_batch_size)
+        return {dataset.path: {"samples": dataset.samples, "epochs": dataset.epochs} for dataset in found}
+
+    def record(self, ledger: RankLedger | None, step: int, saved: bool) -> None:
+        """Notes the samples of a finished `step` (0-based); `saved`: a checkpoint of it comes next."""
+        if ledger is None:
+            return
+        numbers = self.numbers(step)
+        ledger.write(step + 1, int(numbers[0]), self.data.places(numbers))
+        if saved:
+            ledger.sync()
+
     def position(self, step: int) -> Position:
         """Where training stands at `step`; a denoiser does the same all the way."""
         if self.run.model.network == "denoiser":
@@ -54,9 +73,9 @@ class Batches:
     def _ordered(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         length, seed = tokens.shape[1], self.run.training.seed
         orders = [draw_order(self.run.orders, position, length, seed, int(sample)) for sample in samples]
-        return ordered_batch(torch.from_numpy(tokens), orders, self.stream.manifest.bos_id, int(samples[0]))
+        return ordered_batch(torch.from_numpy(tokens), orders, self.data.manifest.bos_id, int(samples[0]))
 
     def _masked(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         ids, window = torch.from_numpy(tokens), self.run.orders.block_length or tokens.shape[1]
         masked = draw_masking(tokens.shape[1], window, self.run.training.seed, samples.tolist())
-        return masked_batch(ids, masked, window, self.stream.manifest.bos_id, int(samples[0]))
+        return masked_batch(ids, masked, window, self.data.manifest.bos_id, int(samples[0]))

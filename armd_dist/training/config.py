@@ -1,8 +1,8 @@
 """Settings of a training run: data, schedule, checkpoints, logging."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -13,11 +13,42 @@ class RunConfig(BaseModel):
     dir: str = Field(..., min_length=1, description="Folder that owns everything this run writes.")
 
 
+def _from_the_start(weight: Any) -> Any:
+    """A plain number is the weight from sample 0 on."""
+    return {0: weight} if isinstance(weight, int | float | str) else weight
+
+
+class DatasetConfig(BaseModel):
+    model_config = STRICT
+
+    path: str = Field(..., min_length=1, description="Folder of a built dataset.")
+    weight: Annotated[dict[int, float], BeforeValidator(_from_the_start)] = Field(
+        ...,
+        description="This dataset's share of the samples, beside the other weights: a number, or numbers from a sample "
+        "of training on: {0: 3, 1000000: 1}.",
+    )
+
+
 class DataConfig(BaseModel):
     model_config = STRICT
 
-    path: str = Field(..., min_length=1, description="Folder of a built dataset (armd data build writes DIR/train).")
+    path: str | None = Field(
+        None, min_length=1, description="Folder of a built dataset (armd data build writes DIR/train)."
+    )
+    mixture: list[DatasetConfig] | None = Field(
+        None, min_length=1, description="In place of path: several datasets, each with its weight."
+    )
     sequence_length: int = Field(1024, ge=1, description="Tokens per sample, BOS not counted.")
+    ledger: bool = Field(
+        False, description="Append which samples each rank consumed to run.dir/ledger; armd data ledger RUN audits it."
+    )
+
+    @property
+    def datasets(self) -> list[DatasetConfig]:
+        """What is read: the mixture, or the one dataset at `path`."""
+        if self.path is not None:
+            return [DatasetConfig(path=self.path, weight={0: 1.0})]
+        return self.mixture or []
 
 
 class TrainingConfig(BaseModel):

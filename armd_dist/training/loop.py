@@ -5,7 +5,6 @@ import sys
 from contextlib import nullcontext
 
 from armd_dist.errors import TrainingError
-from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.run import Run
@@ -13,7 +12,7 @@ from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import restore, save_checkpoint
 from armd_dist.training.schedule import learning_rate
-from armd_dist.training.start import agree_on_start, open_data
+from armd_dist.training.start import agree_on_start, open_data, open_ledger
 
 
 def train(run: Run) -> None:
@@ -26,8 +25,8 @@ def train(run: Run) -> None:
 
 
 def _train(run: Run, topology: Topology) -> None:
-    stream = open_data(run)
-    origin, notes = agree_on_start(run, topology, stream.manifest)
+    data = open_data(run)
+    origin, notes = agree_on_start(run, topology, data)
     engine = Engine(run, topology)
     first = restore(engine, origin) if origin is not None else 0
     last = run.training.stop_at or run.training.steps
@@ -37,7 +36,8 @@ def _train(run: Run, topology: Topology) -> None:
         _say(topology, f"nothing to do: {run.run.dir} stands at step {first}, and {last} were asked for")
         return
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
-    batches = Batches(run, stream, topology.data_rank, topology.data_size)
+    batches = Batches(run, data, topology.data_rank, topology.data_size)
+    ledger = open_ledger(run, topology, data, first)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
         for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
@@ -45,12 +45,15 @@ def _train(run: Run, topology: Topology) -> None:
             result = engine.train_step(micro_batches, rate)
             _refuse_non_finite(result, step)
             if metrics is not None:
-                metrics.log(_describe(run, step, batches.position(step), rate, result, watch.lap()))
-            if (step + 1) % run.checkpoint.every == 0 or step + 1 == last:
-                save_checkpoint(engine, stream.manifest, step + 1, batches.position(step + 1))
+                metrics.log(_describe(run, step, batches, rate, result, watch.lap()))
+            saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
+            batches.record(ledger, step, saves)
+            if saves:
+                save_checkpoint(engine, data.manifest, step + 1, batches.position(step + 1))
 
 
-def _describe(run: Run, step: int, position: Position, rate: float, result: StepResult, speed: float) -> StepMetrics:
+def _describe(run: Run, step: int, batches: Batches, rate: float, result: StepResult, speed: float) -> StepMetrics:
+    position = batches.position(step)
     return StepMetrics(
         step=step + 1,
         loss=result.loss,
@@ -60,6 +63,7 @@ def _describe(run: Run, step: int, position: Position, rate: float, result: Step
         tokens_per_second=speed,
         phase=position.phase,
         rho=position.rho,
+        datasets=batches.consumed(step + 1),
     )
 
 

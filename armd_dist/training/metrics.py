@@ -16,7 +16,10 @@ from armd_dist.run import Run
 
 @dataclass(frozen=True)
 class StepMetrics:
-    """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token."""
+    """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token.
+
+    datasets: by path, `samples` read so far and `epochs`, how many times over all of its windows that is.
+    """
 
     step: int
     loss: float
@@ -26,6 +29,7 @@ class StepMetrics:
     tokens_per_second: float
     phase: str
     rho: int
+    datasets: dict[str, dict[str, float]]
 
 
 class Metrics:

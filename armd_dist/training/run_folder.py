@@ -1,5 +1,6 @@
 """The folder that a run owns, and the decision where training starts in it."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,18 @@ from armd_dist.errors import RunFolderError
 from armd_dist.run import Run
 
 # Settings that may change between the parts of one run without changing what it computes.
-FREE = ("run.dir", "data.path", "training.micro_batch_size", "training.stop_at", "parallel.", "checkpoint.", "logging.")
+FREE = (
+    "run.dir",
+    "data.path",
+    "data.mixture.path",  # of every dataset
+    "data.ledger",
+    "training.micro_batch_size",
+    "training.stop_at",
+    "parallel.",
+    "checkpoint.",
+    "logging.",
+)
+PLACE_IN_LIST = re.compile(r"\.\d+(?=\.)")
 # Settings that no weights survive a change of.
 SHAPE = ("model.",)
 
@@ -98,7 +110,7 @@ def _on_purpose(run: Run, checkpoint: Path, found: list[Path]) -> Path:
 def _refuse_changes(run: Run, written: Path, allowed: tuple[str, ...]) -> None:
     if not written.exists():
         return
-    changed = [line for line in differences(run, written) if not line.startswith(allowed)]
+    changed = [line for line in differences(run, written) if not PLACE_IN_LIST.sub("", line).startswith(allowed)]
     if changed:
         raise RunFolderError(
             f"run.dir={run.run.dir}: belongs to a run with other settings:\n  "
@@ -118,6 +130,8 @@ def differences(run: Run, written: Path) -> list[str]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(tree, list) and any(isinstance(child, dict) for child in tree):
+        tree = dict(enumerate(tree))
     if not isinstance(tree, dict):
         return {prefix.rstrip("."): tree}
     return {path: value for key, child in tree.items() for path, value in _flat(child, f"{prefix}{key}.").items()}
@@ -125,9 +139,15 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def _refuse_other_data(run: Run, state: TrainingState, manifest_hash: str, tokenizer_sha256: str) -> None:
     if state.tokenizer_sha256 != tokenizer_sha256:
-        raise RunFolderError(f"data.path={run.data.path}: was made by another tokenizer than this run's; use its data")
+        raise RunFolderError(f"{_data(run)}: was made by another tokenizer than this run's; use its data")
     if state.manifest_hash != manifest_hash and run.checkpoint.resume == "auto":
         raise RunFolderError(
-            f"data.path={run.data.path}: is not the dataset that this run has trained on; "
-            "use that one, or continue on purpose with checkpoint.resume=PATH of a checkpoint"
+            f"{_data(run)}: is not the data that this run has trained on; "
+            "use that, or continue on purpose with checkpoint.resume=PATH of a checkpoint"
         )
+
+
+def _data(run: Run) -> str:
+    if run.data.path is not None:
+        return f"data.path={run.data.path}"
+    return f"data.mixture={', '.join(dataset.path for dataset in run.data.datasets)}"

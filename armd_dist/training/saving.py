@@ -51,7 +51,12 @@ def _training_state(
         rho=position.rho,
         manifest_hash=manifest.hash(),
         tokenizer_sha256=manifest.tokenizer_sha256,
-        topology={"world_size": topology.world_size, "tensor": topology.tensor_size, "data": topology.data_size},
+        topology={
+            "world_size": topology.world_size,
+            "tensor": topology.tensor_size,
+            "pipeline": topology.pipeline_size,
+            "data": topology.data_size,
+        },
         versions={name: version(name) for name in ("armd-dist", "torch", "megatron-core", "deepspeed")}
         | {"python": platform.python_version()},
     )

@@ -8,21 +8,24 @@ from armd_dist.errors import ArmdError, ConfigError, Problem
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
-from data_pipeline.manifest import Manifest
+from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
+from data_pipeline.mixture import Mixture
 from data_pipeline.stream import TokenStream
 
 
-def open_data(run: Run) -> TokenStream:
+def open_data(run: Run) -> Mixture:
     """The run's data. Raises DataError, or ConfigError where its vocabulary is not the model's."""
-    stream = TokenStream(run.data.path, run.data.sequence_length, run.training.seed)
-    found, wanted = stream.manifest.vocab_size, run.model.vocab_size
+    datasets = run.data.datasets
+    streams = [TokenStream(dataset.path, run.data.sequence_length, run.training.seed) for dataset in datasets]
+    mixture = Mixture(streams, [dataset.weight for dataset in datasets])
+    found, wanted = mixture.manifest.vocab_size, run.model.vocab_size
     if found != wanted:
-        rule = f"data.path={run.data.path} was made by a tokenizer of {found} tokens"
+        rule = f"{datasets[0].path} was made by a tokenizer of {found} tokens"
         raise ConfigError([Problem("model.vocab_size", wanted, rule, f"use model.vocab_size={found}, or other data")])
-    return stream
+    return mixture
 
 
-def agree_on_start(run: Run, topology: Topology, manifest: Manifest) -> tuple[Path | None, list[str]]:
+def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | None, list[str]]:
     """The checkpoint to continue from (None: start anew) and what to tell the user.
 
     The main process alone looks at the run folder and takes it; the others get its answer, or raise its error.
@@ -30,8 +33,8 @@ def agree_on_start(run: Run, topology: Topology, manifest: Manifest) -> tuple[Pa
     answer: list[tuple[Path | None, list[str]] | ArmdError | None] = [None]
     if topology.is_main:
         try:
-            answer[0] = find_start(run, manifest.hash(), manifest.tokenizer_sha256)
-            claim(run, Path(run.data.path) / manifest.tokenizer)
+            answer[0] = find_start(run, data.manifest.hash(), data.manifest.tokenizer_sha256)
+            claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error
     dist.broadcast_object_list(answer, src=0)
@@ -39,3 +42,20 @@ def agree_on_start(run: Run, topology: Topology, manifest: Manifest) -> tuple[Pa
     if isinstance(answer[0], ArmdError):
         raise answer[0]
     return answer[0]
+
+
+def open_ledger(run: Run, topology: Topology, data: Mixture, first: int) -> RankLedger | None:
+    """This rank's ledger of the steps from `first` on; None where none is asked for, or another process writes it.
+
+    Processes that share their data write once: the first of each model-parallel group. Collective.
+    """
+    if not run.data.ledger:
+        return None
+    folder: list[Path | None] = [None]
+    if topology.is_main:
+        attempt = Attempt.of(data, first, topology.data_size, run.training.global_batch_size)
+        folder[0] = begin_attempt(Path(run.run.dir), attempt)
+    dist.broadcast_object_list(folder, src=0)
+    assert folder[0] is not None
+    writes = topology.tensor_rank == 0 and topology.pipeline_rank == 0
+    return RankLedger(folder[0], topology.data_rank) if writes else None

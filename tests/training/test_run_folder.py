@@ -98,5 +98,5 @@ def test_data_of_another_tokenizer_is_refused(tiny_config: Path, tmp_path: Path)
 
 def test_another_dataset_is_refused(copy: Path, tiny_config: Path, dataset: Path) -> None:
     text = refused(tiny_config, f"run.dir={copy}", f"data.path={dataset / 'held_out'}")
-    assert "is not the dataset that this run has trained on" in text
+    assert "is not the data that this run has trained on" in text
     assert len(metrics(copy)) == 10
