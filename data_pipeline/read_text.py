@@ -3,7 +3,7 @@
 import codecs
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from glob import glob, has_magic
 from pathlib import Path
 
@@ -80,6 +80,24 @@ def fingerprint(inputs: list[str]) -> list[list[str | int]]:
             stat = Path(name).stat()
             marks.append([str(Path(name).absolute()), stat.st_size, stat.st_mtime_ns])
     return marks
+
+
+def part_of(files: list[str], part: tuple[int, int]) -> list[str]:
+    """Every n-th file for `part` = (i, n), from the i-th on; i counts from 1. `DataError` where that leaves none."""
+    number, parts = part
+    if not 1 <= number <= parts:
+        raise DataError(f"--part {number}/{parts}: parts are counted from 1 to their number, as in 1/{max(parts, 1)}")
+    if parts > len(files):
+        raise DataError(
+            f"--part {number}/{parts}: the input is {len(files)} file(s), which are not cut; "
+            f"use at most {len(files)} part(s), or split the files"
+        )
+    return files[number - 1 :: parts]
+
+
+def size_of(files: Iterable[str]) -> int:
+    """Bytes on disk of all files together."""
+    return sum(Path(name).stat().st_size for name in files if name != PYTHON_DOCS)
 
 
 def _match(item: str) -> list[str]:

@@ -87,7 +87,10 @@ def select_documents(
 
 
 class HashSet:
-    """64-bit hashes seen so far, in sorted runs each more than twice as long as the next."""
+    """64-bit hashes seen so far, in sorted runs each more than twice as long as the next.
+
+    8 bytes a hash, where a Python set takes about 100; looking k of them up takes one search in each of few runs.
+    """
 
     def __init__(self) -> None:
         self._runs: list[np.ndarray] = []

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Build, inspect and verify token datasets.")
 
 BAR_WIDTH = 40
+INPUT = "A .txt, .jsonl, .tar (also .gz, .zst) or .parquet file, a quoted glob, or python-docs; repeatable."
 
 ErrorMode = Literal["strict", "replace"]
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the --out of a build: both its splits.")]
@@ -18,16 +19,21 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the -
 
 @app.command()
 def build(
-    input: Annotated[list[str], typer.Option(help="A .txt or .jsonl file, a quoted glob, or python-docs; repeatable.")],
-    tokenizer: Annotated[Path, typer.Option(help="Model file from `armd tokenizer train`.")],
+    input: Annotated[list[str], typer.Option(help=INPUT)],
+    tokenizer: Annotated[Path, typer.Option(help="Model file from `armd tokenizer train`, or another's folder.")],
     out: Annotated[Path, typer.Option(help="Folder to make; holds train/ and held_out/.")],
     workers: Annotated[int, typer.Option(min=1, help="Tokenizing processes; the result is the same for any.")] = 1,
     held_out: Annotated[float, typer.Option(help="Share of documents kept from training, by hash of the text.")] = 0.0,
     errors: Annotated[ErrorMode, typer.Option(help="Text that is not UTF-8: refuse it, or replace bytes.")] = "strict",
     shard_tokens: Annotated[int, typer.Option(min=1, help="Tokens after which a shard is closed.")] = 1 << 26,
     seed: Annotated[int, typer.Option(help="Chooses which documents are held out.")] = 0,
+    text_key: Annotated[str, typer.Option(help="JSON key or parquet column that holds the text.")] = "text",
+    min_characters: Annotated[int, typer.Option(min=0, help="Shorter documents are left out and counted.")] = 0,
+    deduplicate: Annotated[bool, typer.Option("--deduplicate", help="Keep the first of equal documents.")] = False,
 ) -> None:
     """Tokenize text into shards for training.
+
+    A build that was killed is continued by the same command: its finished shards are kept.
 
     Example: armd data build --input 'texts/**/*.txt' --tokenizer tokenizer.model --out data/books --workers 8
     """
@@ -45,7 +51,10 @@ def build(
 
         def show(so_far: write_shards.Progress) -> None:
             rate = so_far.tokens / max(time.monotonic() - start, 1e-9)
+            share = so_far.read / so_far.total if so_far.total else 0
+            left = f"  {share:.0%}, {(time.monotonic() - start) * (1 / share - 1):,.0f} s left" if share else ""
             text = f"{so_far.documents:,} documents  {so_far.tokens / 1e6:,.2f} M tokens  {rate / 1e3:,.0f} k tokens/s"
+            text += left
             display.update(task, description=text)
 
         summary = write_shards.build_dataset(
@@ -57,14 +66,22 @@ def build(
             errors=errors,
             shard_tokens=shard_tokens,
             seed=seed,
+            text_key=text_key,
+            min_characters=min_characters,
+            deduplicate=deduplicate,
             progress=show,
         )
     typer.echo(f"{out} is already built from this text with these settings" if summary.reused else f"{out} written")
     for name, manifest in summary.splits.items():
         counts = f"{manifest.documents:,} documents, {manifest.tokens:,} tokens, shards: {len(manifest.shards)}"
         typer.echo(f"  {out / name}: {counts}")
-    if summary.empty_documents:
-        typer.echo(f"  skipped for lack of text: {summary.empty_documents:,} documents")
+    if summary.kept_shards:
+        typer.echo(f"  kept from an earlier run: {summary.kept_shards:,} finished shards")
+    skipped = summary.skipped
+    reasons = {"for lack of text": skipped.empty, "as too short": skipped.short, "as copies": skipped.duplicate}
+    for reason, count in reasons.items():
+        if count:
+            typer.echo(f"  skipped {reason}: {count:,} documents")
 
 
 @app.command()
