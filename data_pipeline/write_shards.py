@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -81,35 +82,32 @@ def build_dataset(
     out, tokenizer = Path(out), Tokenizer.load(tokenizer_path)
     _check_settings(workers, shard_tokens, held_out, min_characters)
     selection = Selection(held_out, min_characters, deduplicate, seed)
-    parameters = {"held_out": held_out, "errors": errors, "shard_tokens": shard_tokens, "seed": seed}
-    # Rules at their defaults leave no trace, so that datasets from before a rule existed are still recognised.
-    rules = {"text_key": text_key, "min_characters": min_characters, "deduplicate": deduplicate}
-    plain = {"text_key": TEXT_KEY, "min_characters": 0, "deduplicate": False}
-    parameters |= {name: value for name, value in rules.items() if value != plain[name]}
+    parameters = _parameters(selection, errors, shard_tokens, text_key)
     files = find_files(inputs)
     if part is not None:
         files, out, parameters = part_of(files, part), part_folder(out, part), {**parameters, "part": list(part)}
-    recipe = {
-        "format_version": FORMAT_VERSION,
-        "tokenizer_sha256": tokenizer.sha256,
-        **parameters,
-        "inputs": fingerprint(inputs),
-    }
+    made_by = {"format_version": FORMAT_VERSION, "tokenizer_sha256": tokenizer.sha256}
+    recipe = {**made_by, **parameters, "inputs": fingerprint(inputs)}
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         return _reuse(out, recipe)
     build = _Build(tokenizer, tuple(files), parameters, selection, progress)
+    with _full_disk_told(out), building(out, recipe) as folder:
+        kept_shards = sum(map(len, folder.finished.values()))
+        skipped = build.run(folder, documents(files, errors, text_key), workers)
+        write_atomically(folder.dataset / BUILD_FILE, _json({**recipe, **_counts(skipped)}))
+    splits = {name: load_manifest(out / name) for name in _splits(selection)}
+    return BuildSummary(out, splits, skipped, reused=False, kept_shards=kept_shards)
+
+
+@contextmanager
+def _full_disk_told(out: Path) -> Iterator[None]:
     try:
-        with building(out, recipe) as folder:
-            kept_shards = sum(map(len, folder.finished.values()))
-            skipped = build.run(folder, documents(files, errors, text_key), workers)
-            write_atomically(folder.dataset / BUILD_FILE, _json({**recipe, **_counts(skipped)}))
+        yield
     except OSError as error:
         kept = "; its finished shards are kept, and the same command goes on" if building_folder(out).exists() else ""
         raise DataError(
             f"{out}: cannot be written ({error.strerror}); free space or choose another --out{kept}"
         ) from error
-    splits = {name: load_manifest(out / name) for name in _splits(selection)}
-    return BuildSummary(out, splits, skipped, reused=False, kept_shards=kept_shards)
 
 
 def part_folder(out: Path, part: tuple[int, int]) -> Path:
@@ -210,6 +208,18 @@ def _reuse(out: Path, recipe: dict[str, Any]) -> BuildSummary:
             check_shard_file(out / name, shard)
     shutil.rmtree(building_folder(out), ignore_errors=True)  # of a run killed between its last two steps
     return BuildSummary(out, splits, skipped, reused=True)
+
+
+def _parameters(selection: Selection, errors: ErrorMode, shard_tokens: int, text_key: str) -> dict[str, Any]:
+    """What the recipe and the manifest record. Rules at their defaults leave no trace, so that datasets from before a
+    rule existed are still recognised."""
+    always = {"held_out": selection.held_out, "errors": errors, "shard_tokens": shard_tokens, "seed": selection.seed}
+    rules = {
+        "text_key": text_key if text_key != TEXT_KEY else None,
+        "min_characters": selection.min_characters,
+        "deduplicate": selection.deduplicate,
+    }
+    return always | {name: value for name, value in rules.items() if value}
 
 
 def _check_settings(workers: int, shard_tokens: int, held_out: float, min_characters: int) -> None:

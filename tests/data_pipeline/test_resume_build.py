@@ -62,3 +62,19 @@ def test_filters(model: Path, tmp_path: Path) -> None:
     made = build_dataset([str(tmp_path / "a.jsonl")], model, tmp_path / "out", min_characters=8, deduplicate=True)
     assert (made.skipped.empty, made.skipped.short, made.skipped.duplicate) == (1, 1, 2)
     assert made.splits["train"].documents == 2
+
+
+FULL = """
+import resource, sys
+from data_pipeline.write_shards import build_dataset
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+build_dataset([sys.argv[1]], sys.argv[2], sys.argv[3], shard_tokens=int(sys.argv[4]))
+"""
+
+
+def test_disk_that_refuses_to_write(corpus: Path, model: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL, str(corpus), str(model), str(tmp_path / "out"), "1000000"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert f"DataError: {tmp_path / 'out'}: cannot be written (File too large); free space" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert build_dataset([str(corpus)], model, tmp_path / "out", shard_tokens=1_000_000).splits["train"].documents
