@@ -23,3 +23,9 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def flush_to_disk(path: Path) -> None:
+    """Return once a file's bytes lie on the disk itself, so that they outlive the machine's crash."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -1,78 +1,110 @@
-"""The tokenizer: sentencepiece with byte fallback, so that every text comes back exactly as it went in."""
+"""The tokenizer: a sentencepiece model or a Hugging Face tokenizer, in one file either way."""
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-
-import sentencepiece
+from typing import Protocol
 
 from data_pipeline.errors import DataError
+from data_pipeline.huggingface_tokenizer import PACKED, HuggingFaceTokenizer, pack
+from data_pipeline.sentencepiece_tokenizer import MASK_PIECE, SPACE_SYMBOL, SentencepieceTokenizer
 
-MASK_PIECE = "<mask>"
-# Sentencepiece writes a space as this character, and so would read the character itself back as a space.
-SPACE_SYMBOL = "\u2581"
+__all__ = ["MASK_PIECE", "SPACE_SYMBOL", "Tokenizer"]
+
+# What tokenizers lose, if any: spaces, line ends, rare characters, composed letters, the names of special tokens.
+PROBES = (
+    "  two  spaces ",
+    "lines\n\n\tand tabs\r\n",
+    "na\u00efve \ufb01 e\u0301 \u00bd",
+    "\u6c49\u5b57 \U0001f389",
+    "</s> <unk>",
+)
+
+
+class Backend(Protocol):
+    """What a tokenizer must offer; -1 stands for a special token that it does not have."""
+
+    vocab_size: int
+    pad_id: int
+    bos_id: int
+    eos_id: int
+    mask_id: int
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+    def pieces(self, ids: list[int]) -> list[str]: ...
 
 
 class Tokenizer:
-    """Text to token ids and back: `decode(encode(text)) == text` for every text.
+    """Text to token ids and back: `decode(encode(text)) == text` for every text, with one that `armd` trained.
 
     `encode` adds no special token, and text never parses as one: `"</s>"` in a document is four ordinary characters.
+    Foreign tokenizers may lose something of a text; `loss` shows what. One without a beginning-of-text token begins
+    with the end-of-document token (as GPT-2 does), and pads with it where it has no padding.
 
-    Attributes: `path`, `sha256` (hexadecimal, of the model), `vocab_size`, `pad_id`, `bos_id`, `eos_id`, `mask_id`.
+    Attributes: `path`, `content` (the file's bytes, from which it can be made again), `sha256` (hexadecimal, of them),
+    `vocab_size`, `pad_id`, `bos_id`, `eos_id`, `mask_id` (None where there is no `<mask>`).
     """
 
-    def __init__(self, model: bytes, path: Path) -> None:
-        """Take a sentencepiece model's bytes; `path` is for messages. Raises `DataError` when it is not one of ours."""
+    def __init__(self, content: bytes, path: Path) -> None:
+        """Take a tokenizer file's bytes; `path` is for messages. Raises `DataError` when it cannot serve."""
         self.path = path
-        self.sha256 = hashlib.sha256(model).hexdigest()
-        self._processor = sentencepiece.SentencePieceProcessor()
-        try:
-            self._processor.load_from_serialized_proto(model)
-            self.vocab_size: int = self._processor.vocab_size()
-        except Exception as error:  # the binding's error types differ between versions
-            raise DataError(f"{path}: not a sentencepiece model; train one with `armd tokenizer train`") from error
-        self.pad_id: int = self._processor.pad_id()
-        self.bos_id: int = self._processor.bos_id()
-        self.eos_id: int = self._processor.eos_id()
-        self.mask_id: int = self._processor.piece_to_id(MASK_PIECE)
-        if min(self.pad_id, self.bos_id, self.eos_id) < 0 or not self._processor.is_control(self.mask_id):
-            raise DataError(f"{path}: lacks <pad>, <s>, </s> or <mask>; train one with `armd tokenizer train`")
-        self._space_symbol = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in SPACE_SYMBOL.encode()]
-        if not all(self._processor.is_byte(piece) for piece in self._space_symbol):
-            raise DataError(f"{path}: has no byte fallback; train a tokenizer with `armd tokenizer train`")
+        self.content = content
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        packed = content.startswith(PACKED)
+        self._backend: Backend = HuggingFaceTokenizer(content) if packed else SentencepieceTokenizer(content, path)
+        self.vocab_size = self._backend.vocab_size
+        self.eos_id = self._backend.eos_id
+        self.bos_id = self._backend.bos_id if self._backend.bos_id >= 0 else self.eos_id
+        self.pad_id = self._backend.pad_id if self._backend.pad_id >= 0 else self.eos_id
+        self.mask_id = self._backend.mask_id if self._backend.mask_id >= 0 else None
 
     @classmethod
     def load(cls, path: Path | str) -> "Tokenizer":
-        """Read a model file; `DataError` when it is missing, no sentencepiece model, or lacks a special token."""
+        """Read a sentencepiece model, a Hugging Face tokenizer folder, or the file that a dataset keeps of either.
+
+        `DataError` when it is missing, of no known kind, or names no end-of-document token.
+        """
         path = Path(path)
         try:
-            return cls(path.read_bytes(), path)
+            return cls(pack(path) if path.is_dir() else path.read_bytes(), path)
         except FileNotFoundError:
             raise DataError(f"{path}: no such tokenizer; train one with `armd tokenizer train`") from None
         except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror}); name a tokenizer's .model file") from None
+            raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+
+    @property
+    def kind(self) -> str:
+        """`sentencepiece` or `Hugging Face`."""
+        return "Hugging Face" if isinstance(self._backend, HuggingFaceTokenizer) else "sentencepiece"
 
     def encode(self, text: str) -> list[int]:
         """Token ids of `text`; the empty text has none."""
-        if SPACE_SYMBOL not in text:
-            return self._processor.encode(text)
-        first, *rest = text.split(SPACE_SYMBOL)
-        ids = self._processor.encode(first)
-        for part in rest:
-            ids += self._space_symbol + self._processor.encode(part)
-        return ids
+        return self._backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of each text, on the calling thread."""
-        return [self.encode(text) for text in texts]
+        return self._backend.encode_batch(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of token ids; special tokens give nothing. `DataError` for an id outside the vocabulary."""
         plain = [int(token) for token in ids]
         if plain and not 0 <= min(plain) <= max(plain) < self.vocab_size:
             raise DataError(f"{self.path}: token ids {min(plain)} to {max(plain)} leave [0, {self.vocab_size})")
-        return self._processor.decode(plain)
+        return self._backend.decode(plain)
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
-        """The vocabulary's spelling of each id, a space as U+2581: for people to look at."""
-        return [self._processor.id_to_piece(int(token)) for token in ids]
+        """The vocabulary's spelling of each id, to look at; sentencepiece spells a space as U+2581."""
+        return self._backend.pieces([int(token) for token in ids])
+
+    def loss(self) -> tuple[str, str] | None:
+        """A text that does not come back as it went in, and how it comes back; None where all that are tried do."""
+        for text in PROBES:
+            found = self.decode(self.encode(text))
+            if found != text:
+                return text, found
+        return None

@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 import sentencepiece
 
+from data_pipeline.document import Document, ErrorMode
 from data_pipeline.errors import DataError
 from data_pipeline.files import sha256_of, write_atomically
-from data_pipeline.read_text import Document, ErrorMode, documents, fingerprint
-from data_pipeline.tokenizer import MASK_PIECE
+from data_pipeline.read_text import documents, fingerprint
+from data_pipeline.sentencepiece_tokenizer import MASK_PIECE
 
 ModelType = Literal["bpe", "unigram"]
 

@@ -47,6 +47,10 @@ def write_fast_tokenizer(tokenizer_model: Path, out: Path, model_max_length: int
     `DataError` when `tokenizer_model` is none of `armd tokenizer train`'s.
     """
     ours = Tokenizer.load(tokenizer_model)
+    if ours.kind != "sentencepiece":
+        raise ExportError(
+            f"{tokenizer_model}: export of a {ours.kind} tokenizer is not supported; evaluate or generate"
+        )
     model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString(tokenizer_model.read_bytes())
     if model.trainer_spec.model_type != model.trainer_spec.BPE:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from data_pipeline import write_shards
+from data_pipeline.build_folder import building
 from data_pipeline.errors import DataError
 from data_pipeline.inspect_dataset import inspect_dataset
 from data_pipeline.manifest import load_manifest, token_dtype
+from data_pipeline.select_documents import Skipped
 from data_pipeline.shard_index import ShardIndex, walk_tar
 from data_pipeline.stream import TokenStream
 from data_pipeline.tokenizer import Tokenizer
@@ -87,7 +89,7 @@ def test_the_manifest_counts_what_is_there(dataset: Path, texts: list[str]) -> N
 def test_worker_count_leaves_no_trace(
     corpus: Path, model: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_pipeline.encode_documents.CHUNK_CHARACTERS", 2000)
+    monkeypatch.setattr("data_pipeline.select_documents.CHUNK_CHARACTERS", 2000)
     build_dataset([str(corpus)], model, tmp_path / "two", workers=2, held_out=0.2, shard_tokens=4000)
     assert files(tmp_path / "two") == files(dataset)
     for name in files(dataset):
@@ -125,10 +127,10 @@ def test_empty_documents_are_counted_and_progress_is_told(
 ) -> None:
     seen: list[Progress] = []
     summary = build_dataset([str(corpus)], model, tmp_path / "out", progress=seen.append)
-    assert summary.empty_documents == 2
+    assert summary.skipped == Skipped(empty=2)
     tokens = summary.splits["train"].tokens
-    assert seen[-1] == Progress(len(texts), tokens, sum(len(text.encode()) for text in texts))
-    assert build_dataset([str(corpus)], model, tmp_path / "out").empty_documents == 2
+    assert seen[-1] == Progress(len(texts), tokens, corpus.stat().st_size, corpus.stat().st_size)
+    assert build_dataset([str(corpus)], model, tmp_path / "out").skipped == Skipped(empty=2)
 
 
 def test_a_rerun_keeps_the_dataset_and_another_recipe_is_refused(corpus: Path, model: Path, tmp_path: Path) -> None:
@@ -177,8 +179,8 @@ import os, sys
 from data_pipeline import shard_writer
 from data_pipeline.write_shards import build_dataset
 close, closed = shard_writer.ShardWriter._close_shard, []
-def die_after_two(self):
-    close(self)
+def die_after_two(self, number):
+    close(self, number)
     closed.append(1)
     if len(closed) == 2:
         os.kill(os.getpid(), 9)
@@ -197,7 +199,7 @@ build_dataset([sys.argv[1]], sys.argv[2], sys.argv[3], held_out=0.2, shard_token
 
 def test_two_builds_at_once(corpus: Path, model: Path, tmp_path: Path) -> None:
     with (
-        write_shards._building(tmp_path / "out"),
+        building(tmp_path / "out", {}),
         pytest.raises(DataError, match="another process is building it"),
     ):
         build_dataset([str(corpus)], model, tmp_path / "out")
@@ -210,7 +212,7 @@ def test_a_split_without_documents(model: Path, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("")
     with pytest.raises(DataError, match="split train; check the --input"):
         build_dataset([str(tmp_path / "a.txt")], model, tmp_path / "out")
-    with pytest.raises(DataError, match="fraction in"):
+    with pytest.raises(DataError, match=r"--held-out 1\.0: use a fraction in"):
         build_dataset([str(tmp_path / "a.txt")], model, tmp_path / "out", held_out=1.0)
 
 
