@@ -11,15 +11,6 @@ from data_pipeline.sentencepiece_tokenizer import MASK_PIECE, SPACE_SYMBOL, Sent
 
 __all__ = ["MASK_PIECE", "SPACE_SYMBOL", "Tokenizer"]
 
-# What tokenizers lose, if any: spaces, line ends, rare characters, composed letters, the names of special tokens.
-PROBES = (
-    "  two  spaces ",
-    "lines\n\n\tand tabs\r\n",
-    "na\u00efve \ufb01 e\u0301 \u00bd",
-    "\u6c49\u5b57 \U0001f389",
-    "</s> <unk>",
-)
-
 
 class Backend(Protocol):
     """What a tokenizer must offer; -1 stands for a special token that it does not have."""
@@ -100,11 +91,3 @@ class Tokenizer:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id, to look at; sentencepiece spells a space as U+2581."""
         return self._backend.pieces([int(token) for token in ids])
-
-    def loss(self) -> tuple[str, str] | None:
-        """A text that does not come back as it went in, and how it comes back; None where all that are tried do."""
-        for text in PROBES:
-            found = self.decode(self.encode(text))
-            if found != text:
-                return text, found
-        return None

@@ -15,8 +15,8 @@ def numbered_dataset(folder: Path, tokens: int, first: int = 0, shard_tokens: in
     ids = np.arange(first, first + tokens, dtype=token_dtype(vocab))
     writer = ShardWriter(folder, shard_tokens)
     documents = [ids[start : start + 50] for start in range(0, tokens, 50)]
-    for document in documents:
-        writer.add(document)
+    for number, document in enumerate(documents):
+        writer.add(document, number)
     Manifest(
         format_version=FORMAT_VERSION,
         tokenizer="tokenizer.model",
@@ -29,6 +29,6 @@ def numbered_dataset(folder: Path, tokens: int, first: int = 0, shard_tokens: in
         tokens=tokens,
         sources=(),
         build={"first": first},
-        shards=writer.finish(),
+        shards=writer.finish(len(documents)),
     ).save(folder)
     return folder

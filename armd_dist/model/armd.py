@@ -57,7 +57,9 @@ class ARMD(LanguageModel):
             query = self.layers.run(number, layer, query, layout.visibility, angles, at[number])
         if self.stage.predicts:
             return self.predict(query)
-        return join([row for row in (content, query) if row is not None]) if self.stage.last < self.below else query
+        if content is not None and self.stage.last < self.below:
+            return join((content, query))
+        return query
 
     def embed(self, layout: Layout, cache: KeyValueCache | None = None) -> tuple[KeyHidden, Hidden]:
         """X0 and G0: the two streams before the first layer, [rows, batch, hidden] each."""
