@@ -12,6 +12,7 @@ from torch import Tensor
 from armd_dist.model.network import Network, make_network
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
 from armd_dist.parallel.sharding import as_global, full_shape, gradient_norm, initialize, local_shape
 from armd_dist.parallel.topology import Topology
@@ -50,6 +51,8 @@ class Engine:
             loss = micro_batch.to(self.topology.device).loss(self.zero, self.run.training.z_loss)
             self.zero.backward(loss.objective / count)
             total += loss.nll / count
+            beat()
+        enter("updating the weights")
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
         return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
 
