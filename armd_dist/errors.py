@@ -1,7 +1,11 @@
 """Errors that a user can mend. The command line prints them without a traceback and exits with code 2."""
 
+import json
+import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 
 class ArmdError(Exception):
@@ -51,3 +55,11 @@ class EvaluationError(ArmdError):
 
 class GenerationError(ArmdError):
     """A request for text that the model cannot answer."""
+
+
+def tell_launcher(text: str) -> None:
+    """Leaves the reason where torchrun looks for it; its table of failed processes then says more than an exit code."""
+    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if file is not None:
+        details = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        Path(file).write_text(json.dumps({"message": {"message": text, "extraInfo": details}}))

@@ -2,12 +2,16 @@
 
 import os
 import sys
+import time
+import traceback
 
 import typer
 
 from armd_dist.cli import config, data, evaluate, export, generate, launch, plan, quickstart, tokenizer, train
-from armd_dist.errors import ArmdError
+from armd_dist.errors import ArmdError, tell_launcher
 from data_pipeline.errors import DataError
+
+HOLD_BACK_S = 3.0
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,8 +38,15 @@ def main() -> None:
     try:
         app()
     except (ArmdError, DataError) as error:
-        # All processes of a job meet the same error; one voice is enough.
-        if os.environ.get("RANK", "0") == "0":
+        tell_launcher(str(error))
+        # The processes of a machine meet the same error; one voice is enough. The others hold back a little: torchrun
+        # ends all as soon as one has ended.
+        if os.environ.get("LOCAL_RANK", "0") == "0":
             for line in str(error).splitlines():
                 print(f"error: {line}" if not line.startswith(" ") else line, file=sys.stderr)
+        else:
+            time.sleep(HOLD_BACK_S)
         sys.exit(2)
+    except Exception:
+        tell_launcher(traceback.format_exc())
+        raise

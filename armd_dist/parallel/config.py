@@ -36,4 +36,8 @@ class ParallelConfig(BaseModel):
     recompute: Literal["none", "full"] = Field(
         "none", description="full: keep each layer's input alone and compute the layer again in the backward pass."
     )
-    timeout_minutes: float = Field(10.0, gt=0, description="A collective that takes longer ends the run with an error.")
+    timeout_minutes: float = Field(
+        10.0,
+        gt=0,
+        description="A process that shows no progress for so long ends the job; the others say which and where.",
+    )

@@ -13,6 +13,7 @@ from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
+from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
 from armd_dist.parallel.sharding import as_global, gradient_norm, initialize, local_shape, num_parameters
 from armd_dist.parallel.stages import stages_of
@@ -50,6 +51,7 @@ class Engine:
             total = self._accumulate(micro_batches)
         else:
             total = self._accumulate_in_stages(micro_batches, self.pipeline).double()
+        enter("updating the weights")
         dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
         # Of all stages the last one alone knows the loss; the others add nothing.
         dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
@@ -67,6 +69,7 @@ class Engine:
             loss = here.loss_of(self.zero(here.layout), self.layers, self.run.training.z_loss)
             self.zero.backward(loss.objective / count)
             total += loss.nll / count
+            beat()
         return total
 
     def _accumulate_in_stages(self, micro_batches: Sequence[MicroBatch], pipeline: Pipeline) -> Tensor:

@@ -22,6 +22,7 @@ from armd_dist.model.network import Network
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.cpu_shim import cuda_means_cpu
 from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.progress import beat
 from armd_dist.parallel.stages import streams_into
 from armd_dist.run import Run
 
@@ -109,6 +110,7 @@ class Pipeline:
         return torch.stack(found).mean() if found else torch.zeros((), device=self.device)
 
     def _forward(self, micro_batches: Iterator[MicroBatch], chunk: Chunk) -> tuple[Tensor, Any]:
+        beat()
         micro_batch = next(micro_batches).to(self.device)
         if self.layers.dropout is not None:
             self.layers.dropout.begin(micro_batch.first_sample)

@@ -12,6 +12,9 @@ from torch._C._distributed_c10d import HashStore
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.cpu_shim import allow_cpu
 
+# Collectives give up so much later than the watch, which can say who is missing.
+WATCH_FIRST_MINUTES = 1
+
 
 @dataclass(frozen=True)
 class Topology:
@@ -54,7 +57,7 @@ def start(config: ParallelConfig) -> Topology:
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
     if on_gpu:
         torch.cuda.set_device(device)
-    _join(on_gpu, timedelta(minutes=config.timeout_minutes))
+    _join(on_gpu, timedelta(minutes=config.timeout_minutes + WATCH_FIRST_MINUTES))
     return arrange(config, device)
 
 
@@ -64,7 +67,7 @@ def arrange(config: ParallelConfig, device: torch.device) -> Topology:
         tensor_model_parallel_size=config.tensor,
         pipeline_model_parallel_size=config.pipeline,
         virtual_pipeline_model_parallel_size=config.virtual_pipeline if config.virtual_pipeline > 1 else None,
-        distributed_timeout_minutes=max(1, round(config.timeout_minutes)),
+        distributed_timeout_minutes=round(config.timeout_minutes + WATCH_FIRST_MINUTES),
     )
     return Topology(
         rank=dist.get_rank(),

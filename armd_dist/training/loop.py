@@ -6,7 +6,9 @@ from contextlib import nullcontext
 
 from armd_dist.errors import TrainingError
 from armd_dist.parallel.engine import Engine, StepResult
+from armd_dist.parallel.progress import enter
 from armd_dist.parallel.topology import Topology, start, stop
+from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
@@ -19,14 +21,20 @@ def train(run: Run) -> None:
     """Trains to training.stop_at or the end, from wherever the run's folder stands. Every process calls it."""
     topology = start(run.parallel)
     try:
-        _train(run, topology)
+        with Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes):
+            _train(run, topology)
     finally:
-        stop()
+        # One that fails alone does not wait for others, who may wait for it in a collective.
+        if topology.world_size == 1 or sys.exc_info()[0] is None:
+            stop()
 
 
 def _train(run: Run, topology: Topology) -> None:
+    enter("opening the data")
     data = open_data(run)
+    enter("looking into the run folder")
     origin, notes = agree_on_start(run, topology, data)
+    enter("making or loading the model")
     engine = Engine(run, topology)
     first = restore(engine, origin) if origin is not None else 0
     last = run.training.stop_at or run.training.steps
@@ -40,16 +48,22 @@ def _train(run: Run, topology: Topology) -> None:
     ledger = open_ledger(run, topology, data, first)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
+        enter("reading data", step=first + 1)
         for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
+            enter("training")
             rate = learning_rate(run.training, step)
             result = engine.train_step(micro_batches, rate)
             _refuse_non_finite(result, step)
+            enter("writing metrics")
             if metrics is not None:
                 metrics.log(_describe(run, step, batches, rate, result, watch.lap()))
             saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
             batches.record(ledger, step, saves)
             if saves:
+                enter("saving a checkpoint")
                 save_checkpoint(engine, data.manifest, step + 1, batches.position(step + 1))
+            enter("reading data", step=step + 2)
+        enter("finishing")
 
 
 def _describe(run: Run, step: int, batches: Batches, rate: float, result: StepResult, speed: float) -> StepMetrics:

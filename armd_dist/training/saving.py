@@ -12,6 +12,7 @@ from armd_dist.checkpoint.tensors import read_tensors, write_tensors
 from armd_dist.config import to_yaml
 from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
+from armd_dist.parallel.progress import beat
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from data_pipeline.manifest import Manifest
@@ -32,6 +33,7 @@ def save_checkpoint(engine: Engine, manifest: Manifest, step: int, position: Pos
         shutil.copyfile(run_dir / "tokenizer.model", partial / "tokenizer.model")
     dist.barrier()
     write_tensors(partial, engine.state())
+    beat()
     dist.barrier()
     if topology.is_main:
         state = _training_state(run, topology, manifest, step, position)
