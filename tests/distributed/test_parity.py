@@ -8,6 +8,7 @@ from ranks import armd, metrics
 
 LAYOUTS = {
     "tensor_2": (2, ["parallel.tensor=2"]),
+    "pipeline_2_zero_1": (2, ["parallel.pipeline=2", "parallel.zero_stage=1"]),
     "data_2_zero_0": (2, []),
     "data_2_zero_1": (2, ["parallel.zero_stage=1"]),
     "tensor_2_data_2_zero_1": (4, ["parallel.tensor=2", "parallel.zero_stage=1"]),
@@ -40,8 +41,13 @@ def test_layouts_agree_with_one_process(layout: str, trained: Path, tiny_config:
 
 @pytest.mark.parametrize(
     ("processes", "overrides"),
-    [(2, ["parallel.tensor=2"]), (2, ["parallel.zero_stage=1"]), (None, ["training.micro_batch_size=4"])],
-    ids=["on_tensor_2", "on_data_2_zero_1", "on_one_with_another_micro_batch"],
+    [
+        (2, ["parallel.tensor=2"]),
+        (2, ["parallel.pipeline=2"]),
+        (2, ["parallel.zero_stage=1"]),
+        (None, ["training.micro_batch_size=4"]),
+    ],
+    ids=["on_tensor_2", "on_pipeline_2", "on_data_2_zero_1", "on_one_with_another_micro_batch"],
 )
 def test_another_layout_continues(
     processes: int | None, overrides: list[str], trained: Path, tiny_config: Path, tmp_path: Path
