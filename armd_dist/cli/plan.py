@@ -72,13 +72,21 @@ def _count(text: str) -> float:
 
 def _show(console: "Console", made: "Plan", run: "Run", gpu: "GPU") -> None:
     parallel = run.parallel
+    virtual = f" of {parallel.virtual_pipeline} stages each" if parallel.virtual_pipeline > 1 else ""
+    pipeline = f" x pipeline {parallel.pipeline}{virtual}" if parallel.pipeline > 1 else ""
+    most = "at most " if parallel.pipeline > 1 else ""
     console.print(
-        f"{made.parameters:,} parameters, {made.parameters_per_process:,} on each process with its padding\n"
-        f"{made.gpus} x {gpu.name}: tensor {parallel.tensor} x data {made.data_size}, ZeRO {parallel.zero_stage}, "
-        f"recompute {parallel.recompute}, sequence parallel {'on' if parallel.sequence else 'off'}, "
+        f"{made.parameters:,} parameters, {made.parameters_per_process:,} {most}on each process with its padding\n"
+        f"{made.gpus} x {gpu.name}: tensor {parallel.tensor} x data {made.data_size}{pipeline}, "
+        f"ZeRO {parallel.zero_stage}, recompute {parallel.recompute}, "
+        f"sequence parallel {'on' if parallel.sequence else 'off'}, "
         f"{run.training.precision}\n",
         highlight=False,
     )
+    if parallel.pipeline > 1:
+        from armd_dist.scaling.stages import stage_table
+
+        console.print(stage_table(run, made.gpus))
     console.print(_memory(made, gpu))
     console.print(_layers(made))
     console.print(_work(made))
@@ -91,7 +99,7 @@ def _show(console: "Console", made: "Plan", run: "Run", gpu: "GPU") -> None:
     for changes in made.proposals:
         console.print("  would fit: " + " ".join(f"{path}={value}" for path, value in changes.items()), highlight=False)
     if not made.proposals:
-        tried = "a smaller micro-batch, recomputing, higher ZeRO stages, tensor parallelism inside a node"
+        tried = "smaller micro-batches, recomputing, higher ZeRO stages, tensor parallelism in a node, pipelines"
         console.print(f"  Nothing tried would fit on {made.gpus} GPUs: {tried}.", highlight=False)
 
 
@@ -106,14 +114,17 @@ def _table(title: str, *columns: str) -> "Table":
 
 
 def _memory(made: "Plan", gpu: "GPU") -> "Table":
-    memory, table = made.memory, _table("Memory of a process", "part", "GB")
+    memory, title = made.memory, "Memory of a process" + (" of the largest stage" if len(made.stages) > 1 else "")
+    table, kept = _table(title, "part", "GB"), "activations of a micro-batch"
+    if memory.micro_batches != 1:
+        kept = f"activations of {memory.micro_batches:.3g} micro-batches at once"
     rows = {
         "weights": memory.weights,
         "gradients": memory.gradients,
         "fp32 master weights": memory.master_weights,
         "Adam moments": memory.adam_moments,
         "DeepSpeed's buffers": memory.buffers,
-        "activations of a micro-batch": memory.activations,
+        kept: memory.activations,
         "logits and their gradient": memory.logits,
         "or gradients of a layer's backward": memory.work,
         "or, while stepping, work of the step": memory.step_work,
@@ -134,17 +145,19 @@ def _layers(made: "Plan") -> "Table":
 
     memory = made.memory
     table = _table("Activations of a micro-batch", "layers", "GB each", "GB each, recomputed")
-    table.add_row("embedding", _gb(memory.embedding), _gb(memory.embedding))
-    first = 1
-    for kind, group in itertools.groupby(memory.layers, key=lambda layer: layer.kind):
-        alike = list(group)
-        last = first + len(alike) - 1
+    table.add_row("embedding" if memory.layers[0].number == 0 else "angles", *[_gb(memory.embedding)] * 2)
+    places_of_stages = enumerate(memory.layers)
+    for (kind, _), group in itertools.groupby(places_of_stages, lambda each: (each[1].kind, each[1].number - each[0])):
+        alike = [layer for _, layer in group]
+        first, last = alike[0].number + 1, alike[-1].number + 1
         places = f"{first} to {last}" if last > first else f"{first}"
         table.add_row(f"{places}: {kind}", _gb(alike[0].kept), _gb(alike[0].boundary))
-        first = last + 1
-    table.add_row("head, logits apart", _gb(memory.head), _gb(memory.head))
-    whole = sum(layer.kept for layer in memory.layers) + memory.embedding + memory.head
-    table.add_row("all; one layer is whole while it is recomputed", _gb(whole), _gb(memory.recomputed))
+    if memory.head:
+        table.add_row("head, logits apart", _gb(memory.head), _gb(memory.head))
+    ends = memory.embedding + memory.head
+    whole = sum(layer.kept for layer in memory.layers) + ends
+    inputs = sum(layer.boundary for layer in memory.layers) + max(layer.kept for layer in memory.layers) + ends
+    table.add_row("all; one layer is whole while it is recomputed", _gb(whole), _gb(inputs))
     return table
 
 
@@ -156,9 +169,17 @@ def _work(made: "Plan") -> "Table":
     table.add_row("sent in a step: gradients over data parallelism", f"{_gb(sent.gradients)} GB")
     table.add_row("sent in a step: weights gathered by ZeRO", f"{_gb(sent.weights)} GB")
     table.add_row("sent in a step: hidden states over tensor parallelism", f"{_gb(sent.hidden_states)} GB")
-    table.add_row(f"seconds of a step at {made.mfu:.0%} MFU (an assumption)", f"{made.step_seconds:.3g}")
     both = f"{sent.data_seconds:.3g} + {sent.tensor_seconds:.3g}"
-    table.add_row("seconds to send that at full bandwidth, data + tensor", both)
+    where = "data + tensor"
+    if len(made.stages) > 1:
+        both, where = f"{both} + {sent.pipeline_seconds:.3g}", "data + tensor + pipeline"
+        waiting = made.waiting
+        table.add_row("sent in a step: to the stages above and below", f"{_gb(sent.between_stages)} GB")
+        table.add_row("pipeline bubble, of the ideal time", f"{waiting.bubble:.1%}")
+        table.add_row("dearest stage over the mean, cut by cost", f"{waiting.imbalance:.3f}")
+        table.add_row("the same if stages had equally many layers", f"{waiting.equal_imbalance:.3f}")
+    table.add_row(f"seconds of a step at {made.mfu:.0%} MFU (an assumption)", f"{made.step_seconds:.3g}")
+    table.add_row(f"seconds to send that at full bandwidth, {where}", both)
     table.add_row(f"days for {made.tokens:.3g} tokens at that MFU", f"{made.days:.3g}")
     return table
 

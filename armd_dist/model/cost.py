@@ -19,9 +19,18 @@ def num_parameters(config: ModelConfig, padded: bool = False) -> int:
     else:
         distances = config.max_sequence_length + 1 if config.query_context in ("neighbours", "both") else 0
         extra = _context_matrices(config) + distances * hidden
-    norms = 2 * hidden + (2 * config.head_dim if config.qk_norm else 0)
-    layer = _row_matrices(config) + _key_matrices(config) + norms
+    layer = layer_matrices(config) + layer_norms(config)
     return embeddings * hidden + extra + config.num_layers * layer + hidden
+
+
+def layer_matrices(config: ModelConfig) -> int:
+    """Weights of a layer's matrices, all of which tensor parallelism splits."""
+    return _row_matrices(config) + _key_matrices(config)
+
+
+def layer_norms(config: ModelConfig) -> int:
+    """Weights of a layer's norms, whole in every process."""
+    return 2 * config.hidden_size + (2 * config.head_dim if config.qk_norm else 0)
 
 
 def forward_flops(config: ModelConfig, length: int, block_length: int | None = None) -> int:

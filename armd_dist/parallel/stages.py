@@ -1,5 +1,7 @@
 """Which stage of the network each pipeline-parallel process holds."""
 
+from functools import lru_cache
+
 from armd_dist.model.cost import flops_by_layers
 from armd_dist.model.stages import Stage, fair_cuts
 from armd_dist.run import Run
@@ -7,7 +9,13 @@ from armd_dist.run import Run
 
 def stages_of(run: Run) -> list[Stage]:
     """All stages from the bottom, cut by FLOPs. Stage i is with pipeline rank i modulo `parallel.pipeline`."""
-    return fair_cuts(stage_costs(run), run.parallel.pipeline * run.parallel.virtual_pipeline)
+    return list(_cut(tuple(stage_costs(run)), run.parallel.pipeline * run.parallel.virtual_pipeline))
+
+
+@lru_cache(maxsize=64)
+def _cut(costs: tuple[float, ...], stages: int) -> tuple[Stage, ...]:
+    """Remembered, for `armd plan` tries many settings that are cut alike."""
+    return tuple(fair_cuts(list(costs), stages))
 
 
 def stage_costs(run: Run) -> list[float]:

@@ -15,9 +15,10 @@ FP32 = 4
 
 @dataclass(frozen=True)
 class Kept:
-    """One layer, in bytes. kept: for the backward pass, everything; boundary: its inputs alone, which is what stays
-    when it is recomputed; work: gradients that live at once while its MLP goes backward."""
+    """Layer `number`, from 0, in bytes. kept: for the backward pass, everything; boundary: its inputs alone, which is
+    what stays when it is recomputed; work: gradients that live at once while its MLP goes backward."""
 
+    number: int
     kind: str
     kept: int
     boundary: int
@@ -38,7 +39,7 @@ class _Rows:
 
 def kept_by_layers(run: Run) -> list[Kept]:
     """Every layer of the network, from the bottom."""
-    return [_layer(run, rows) for rows in _stack(run)]
+    return [_layer(run, number, rows) for number, rows in enumerate(_stack(run))]
 
 
 def kept_by_embedding(run: Run) -> int:
@@ -46,12 +47,9 @@ def kept_by_embedding(run: Run) -> int:
     model, tokens, size = run.model, _tokens(run), element_size(run)
     if model.network == "denoiser":
         rows = _stack(run)[0].attending
-        angles = rows * model.head_dim if model.position_embedding != "learned" else 0
-        return rows * (2 * 8 + 1) + size * angles + (rows * model.hidden_size if model.hidden_dropout else 0)
+        return rows * (2 * 8 + 1) + kept_by_angles(run) + (rows * model.hidden_size if model.hidden_dropout else 0)
     shared = run.parallel.tensor if run.parallel.sequence else 1
-    ids = 8 * tokens * 3
-    # Cosines and sines, half a head each: of the content, the query, and both joined.
-    kept = 4 * tokens * model.head_dim if model.position_embedding != "learned" else 0
+    ids, kept = 8 * tokens * 3, 0
     if model.query_context in ("neighbours", "both"):
         ids += 8 * tokens * 4
         kept += 2 * tokens * model.hidden_size // shared
@@ -59,7 +57,16 @@ def kept_by_embedding(run: Run) -> int:
         # Weights, what of them is visible, and their shares, of every row for every key.
         kept += 3 * tokens * run.data.sequence_length + 6 * tokens * model.hidden_size
     masks = 2 * tokens * model.hidden_size // shared if model.hidden_dropout else 0
-    return ids + size * kept + masks
+    return ids + size * kept + kept_by_angles(run) + masks
+
+
+def kept_by_angles(run: Run) -> int:
+    """Rotary cosines and sines, half a head each, which every stage of a pipeline makes for itself."""
+    if run.model.position_embedding == "learned":
+        return 0
+    # Of the content, the query, and both joined.
+    rows = _stack(run)[0].attending if run.model.network == "denoiser" else 4 * _tokens(run)
+    return element_size(run) * rows * run.model.head_dim
 
 
 def kept_by_head(run: Run) -> int:
@@ -118,7 +125,7 @@ def _stack(run: Run) -> list[_Rows]:
     return below + [upper] * (model.num_layers - model.two_stream_layers)
 
 
-def _layer(run: Run, rows: _Rows) -> Kept:
+def _layer(run: Run, number: int, rows: _Rows) -> Kept:
     model, size, tensor = run.model, element_size(run), run.parallel.tensor
     assert model.ffn_hidden_size is not None, "ModelConfig fills it"
     hidden, wide = model.hidden_size, model.ffn_hidden_size
@@ -134,7 +141,7 @@ def _layer(run: Run, rows: _Rows) -> Kept:
     shared = tensor if run.parallel.sequence else 1
     kept = (size * whole + per_row + masks) // shared + (size * split + per_head) // tensor + _dense_mask(run, rows)
     work = size * rows.attending * (3 * hidden + in_mlp * wide // tensor)
-    return Kept(rows.kind, kept, size * rows.inputs * hidden // shared, work)
+    return Kept(number, rows.kind, kept, size * rows.inputs * hidden // shared, work)
 
 
 def _attention(model: ModelConfig, rows: _Rows) -> int:

@@ -7,12 +7,15 @@ gradients accumulate in fp32, and every fp32 stage keeps the flat fp32 weights o
 from dataclasses import dataclass
 
 from armd_dist.model.config import ModelConfig
-from armd_dist.model.cost import num_parameters
+from armd_dist.model.cost import layer_matrices, layer_norms
+from armd_dist.model.stages import Stage, whole
+from armd_dist.parallel.stages import stages_of
 from armd_dist.run import Run
 from armd_dist.scaling.activations import (
     FP32,
     Kept,
     element_size,
+    kept_by_angles,
     kept_by_embedding,
     kept_by_head,
     kept_by_layers,
@@ -28,7 +31,9 @@ class Memory:
     """weights to buffers stay for the whole run; activations, logits and work live in a pass; step_work in a step.
 
     logits and work do not live at once, nor do a pass and a step. host: bytes in host memory, for an offloaded
-    optimizer. recomputed: what the activations would be if layers were recomputed; layers: one by one, from the bottom.
+    optimizer. recomputed: what the activations would be if layers were recomputed; micro_batches: as many are kept at
+    once (a part of one counts as such); layers: of this process, one by one, from the bottom; embedding and head: what
+    else one micro-batch keeps, behind the first stage rotary angles alone, before the last one no head.
     """
 
     weights: int
@@ -42,6 +47,7 @@ class Memory:
     work: int
     step_work: int
     host: int
+    micro_batches: float
     layers: list[Kept]
     embedding: int
     head: int
@@ -58,50 +64,105 @@ class Memory:
 
 
 def local_parameters(model: ModelConfig, tensor: int) -> int:
-    """Parameters of one tensor-parallel process: norms, places and the query context whole, all else its share."""
+    """Parameters of one tensor-parallel process that holds all layers."""
+    return parameters_of(model, tensor, [whole(model.num_layers)])
+
+
+def parameters_of(model: ModelConfig, tensor: int, stages: list[Stage]) -> int:
+    """Parameters of one tensor-parallel process that holds these stages: norms, places and the query context whole, all
+    else its share. The last stage of several has a copy of a tied embedding."""
     maps = {"none": 0, "neighbours": 2, "linear": 1, "both": 3}[model.query_context]
     distances = model.max_sequence_length + 1 if model.query_context in ("neighbours", "both") else 0
     if model.network == "denoiser":
         maps, distances = 0, 1  # the mask's vector
-    norms = model.num_layers * (2 * model.hidden_size + (2 * model.head_dim if model.qk_norm else 0))
-    hidden = model.hidden_size
-    whole = (model.num_positions + distances + 1) * hidden + maps * hidden**2 + norms
-    return whole + (num_parameters(model, padded=True) - whole) // tensor
+    hidden, unsplit, split = model.hidden_size, 0, 0
+    for stage in stages:
+        layers = stage.last - stage.first
+        tables = stage.embeds + stage.predicts - (stage.embeds and stage.predicts and model.tie_embeddings)
+        unsplit += layers * layer_norms(model)
+        unsplit += ((model.num_positions + distances) * hidden + maps * hidden**2) * stage.embeds
+        unsplit += hidden * stage.predicts
+        split += layers * layer_matrices(model) + tables * model.padded_vocab_size * hidden
+    return unsplit + split // tensor
+
+
+def stages_at(run: Run, rank: int) -> list[Stage]:
+    """The stages of a pipeline rank."""
+    return stages_of(run)[rank :: run.parallel.pipeline]
+
+
+def accumulation_steps(run: Run, data_size: int) -> int:
+    """Micro-batches of one process in a step."""
+    return max(1, run.training.global_batch_size // (run.training.micro_batch_size * data_size))
 
 
 def memory_of(run: Run, data_size: int) -> Memory:
     """The largest of all processes, with `data_size` data-parallel ones."""
-    parallel, size = run.parallel, element_size(run)
-    stage, parameters = parallel.zero_stage, local_parameters(run.model, parallel.tensor)
+    return max(memories_of(run, data_size), key=lambda memory: memory.total)
+
+
+def memories_of(run: Run, data_size: int) -> list[Memory]:
+    """Of a process of every pipeline rank."""
+    layers = kept_by_layers(run)
+    return [_memory(run, data_size, rank, layers) for rank in range(run.parallel.pipeline)]
+
+
+def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
+    parallel, size, mine = run.parallel, element_size(run), stages_at(run, rank)
+    stage, parameters = parallel.zero_stage, parameters_of(run.model, parallel.tensor, mine)
     share = -(-parameters // data_size)
     offload = parallel.offload_optimizer
     state = 3 * FP32 * share if stage else 2 * FP32 * parameters  # stage 0 steps on the weights themselves
-    layers, ends = kept_by_layers(run), (kept_by_embedding(run), kept_by_head(run))
-    recomputed = sum(ends) + sum(layer.boundary for layer in layers) + max(layer.kept for layer in layers)
-    full = parallel.recompute == "full"
+    layers = [layer for part in mine for layer in network[part.first : part.last]]
+    predicts = mine[-1].predicts
+    embedding = kept_by_embedding(run) if mine[0].embeds else kept_by_angles(run)
+    head = kept_by_head(run) if predicts else 0
+    passes, full = _passes_at_once(run, data_size, rank), parallel.recompute == "full"
+    # The interleaved schedule keeps what each stage hands on, in the one shape that it sends.
+    handed_on = passes * network[0].boundary if parallel.virtual_pipeline > 1 else 0
+
+    def of_passes(kept: int) -> int:
+        """For all passes that are on their way. The head's is over at once."""
+        return -(-passes * (embedding + kept) // parallel.virtual_pipeline) + handed_on + head
+
+    recomputed = of_passes(sum(layer.boundary for layer in layers)) + max(layer.kept for layer in layers)
     return Memory(
         weights=size * (share if stage == 3 else parameters),
         gradients=_gradients(run, parameters, share),
         master_weights=0 if offload or not stage else FP32 * share,
         adam_moments=0 if offload else 2 * FP32 * (share if stage else parameters),
         buffers=_buffers(run, parameters),
-        activations=recomputed if full else sum(ends) + sum(layer.kept for layer in layers),
+        activations=recomputed if full else of_passes(sum(layer.kept for layer in layers)),
         recomputed=recomputed,
-        logits=logits_peak(run),
-        work=max(layer.work for layer in layers) + _waiting_gradient(run),
+        logits=logits_peak(run) if predicts else 0,
+        work=max(layer.work for layer in layers) + (_waiting_gradient(run) if predicts and mine[0].embeds else 0),
         step_work=_step_work(run, parameters, share),
         host=state + FP32 * share if offload else 0,
+        micro_batches=passes / parallel.virtual_pipeline,
         layers=layers,
-        embedding=ends[0],
-        head=ends[1],
+        embedding=embedding,
+        head=head,
     )
 
 
+def _passes_at_once(run: Run, data_size: int, rank: int) -> int:
+    """Forward passes through one of the rank's stages whose backward passes are still to come, at most, in Megatron's
+    schedules: as many as it starts with, and one more."""
+    size, virtual = run.parallel.pipeline, run.parallel.virtual_pipeline
+    behind = size - rank - 1
+    first = 2 * behind + (virtual - 1) * size if virtual > 1 else behind
+    return min(accumulation_steps(run, data_size) * virtual, first + 1)
+
+
 def _gradients(run: Run, parameters: int, share: int) -> int:
-    """In fp32: of everything below stage 2, of the process' share from there on; on the host with the optimizer."""
+    """In fp32: of everything below stage 2, of the process' share from there on; on the host with the optimizer.
+
+    At stage 2 a pipeline adds up whole gradients beside it, in the weights' type, and reduces them after its last pass.
+    """
     if run.parallel.zero_stage < 2:
         return FP32 * parameters
-    return 0 if run.parallel.offload_optimizer else FP32 * share
+    unreduced = element_size(run) * parameters if run.parallel.pipeline > 1 else 0
+    return unreduced + (0 if run.parallel.offload_optimizer else FP32 * share)
 
 
 def _buffers(run: Run, parameters: int) -> int:

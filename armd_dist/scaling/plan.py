@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from armd_dist.config_rules import cross_problems
 from armd_dist.model.cost import num_parameters, training_flops_per_token
 from armd_dist.run import Run
-from armd_dist.scaling.communication import Communication, accumulation_steps, communication_of
+from armd_dist.scaling.communication import Communication, communication_of
 from armd_dist.scaling.hardware import GPU, GPUS_PER_NODE
-from armd_dist.scaling.memory import Memory, local_parameters, memory_of
+from armd_dist.scaling.memory import Memory, accumulation_steps, memory_of
+from armd_dist.scaling.stages import StageRow, Waiting, stage_rows, waiting_of
 
 MOST_PROPOSALS = 3
 
@@ -19,6 +20,7 @@ class Plan:
     """One run on `gpus` GPUs of one kind. Bytes, FLOPs, seconds of one step; `days` for `tokens` tokens at `mfu`.
 
     flops_per_token: forward and backward of the model, without what recomputing adds (as MFU is defined).
+    parameters_per_process and memory are of the pipeline rank with most of each; waiting is part of the step's seconds.
     proposals: settings that would fit, the cheapest change first; empty where the run fits, or nothing tried does.
     """
 
@@ -27,6 +29,8 @@ class Plan:
     parameters: int
     parameters_per_process: int
     memory: Memory
+    stages: list[StageRow]
+    waiting: Waiting
     usable: float
     flops_per_token: float
     tokens_per_step: int
@@ -47,19 +51,21 @@ class Plan:
 
 def make_plan(run: Run, gpus: int, gpu: GPU, tokens: float | None = None, mfu: float = 0.4) -> Plan:
     """For a run whose settings have been checked for `gpus` processes. tokens: None for all that the run trains on."""
-    data_size = gpus // run.parallel.tensor
+    data_size = gpus // (run.parallel.tensor * run.parallel.pipeline)
     per_step = run.training.global_batch_size * run.data.sequence_length
     wanted = tokens if tokens is not None else float(run.training.steps * per_step)
     window = run.orders.block_length if run.model.network == "denoiser" else None
     flops = training_flops_per_token(run.model, run.data.sequence_length, window)
-    speed = gpus * gpu.flops * mfu / flops
-    memory = memory_of(run, data_size)
+    memory, stages, waiting = memory_of(run, data_size), stage_rows(run, gpus), waiting_of(run, data_size)
+    speed = gpus * gpu.flops * mfu / flops / waiting.slowdown
     return Plan(
         gpus=gpus,
         data_size=data_size,
         parameters=num_parameters(run.model),
-        parameters_per_process=local_parameters(run.model, run.parallel.tensor),
+        parameters_per_process=max(stage.parameters for stage in stages),
         memory=memory,
+        stages=stages,
+        waiting=waiting,
         usable=gpu.usable,
         flops_per_token=flops,
         tokens_per_step=per_step,
@@ -80,12 +86,15 @@ def proposals(run: Run, gpus: int, gpu: GPU) -> list[dict[str, str | int]]:
 
     A smaller micro-batch costs least, then sequence parallelism where there is tensor parallelism, recomputing (a third
     more FLOPs), a higher ZeRO stage, and most of all more tensor parallelism, inside a node. All combinations are tried
-    by the formulas of this room.
+    by the formulas of this room, and those with more pipeline stages where none of these fits.
     """
     found: dict[frozenset[str], dict[str, str | int]] = {}
     for changes in _changes(run, gpus):
+        if "parallel.pipeline" in changes and found:
+            break
         candidate = changed(run, changes)
-        fits = memory_of(candidate, gpus // candidate.parallel.tensor).total <= gpu.usable
+        parallel = candidate.parallel
+        fits = memory_of(candidate, gpus // (parallel.tensor * parallel.pipeline)).total <= gpu.usable
         # More of what was proposed already is no other proposal.
         if fits and not any(fewer <= changes.keys() for fewer in found) and not cross_problems(candidate, gpus):
             found[frozenset(changes)] = changes
@@ -108,8 +117,11 @@ def _changes(run: Run, gpus: int) -> Iterator[dict[str, str | int]]:
     recomputes = ["none", "full"] if parallel.recompute == "none" else ["full"]
     smaller = [size for size in range(micro, 0, -1) if micro % size == 0]
     stages, sequences = range(parallel.zero_stage, 4), sorted({parallel.sequence, True})
-    for tensor, stage, recompute, sequence, size in itertools.product(tensors, stages, recomputes, sequences, smaller):
-        if sequence and tensor == 1:
+    most = run.model.num_layers // parallel.virtual_pipeline
+    pipelines = [size for size in range(parallel.pipeline, most + 1) if gpus % size == 0]
+    each = itertools.product(pipelines, tensors, stages, recomputes, sequences, smaller)
+    for pipeline, tensor, stage, recompute, sequence, size in each:
+        if (sequence and tensor == 1) or (pipeline > 1 and stage == 3) or gpus % (pipeline * tensor):
             continue
         wanted = {
             "training.micro_batch_size": (size, micro),
@@ -117,5 +129,6 @@ def _changes(run: Run, gpus: int) -> Iterator[dict[str, str | int]]:
             "parallel.recompute": (recompute, parallel.recompute),
             "parallel.zero_stage": (stage, parallel.zero_stage),
             "parallel.tensor": (tensor, parallel.tensor),
+            "parallel.pipeline": (pipeline, parallel.pipeline),
         }
         yield {path: value for path, (value, now) in wanted.items() if value != now}
