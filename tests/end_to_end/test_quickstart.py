@@ -31,8 +31,8 @@ def test_both_layouts_have_trained_one_curve(quickstart: Quickstart) -> None:
     steps = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, len(steps) + 1))
     topologies = [json.loads(file.read_text())["topology"] for file in sorted(folder.glob("checkpoints/*/state.json"))]
-    assert topologies[0] == {"world_size": 2, "tensor": 2, "data": 1}
-    assert topologies[-1] == {"world_size": 2, "tensor": 1, "data": 2}
+    assert topologies[0] == {"world_size": 2, "tensor": 2, "pipeline": 1, "data": 1}
+    assert topologies[-1] == {"world_size": 2, "tensor": 1, "pipeline": 1, "data": 2}
 
 
 def test_report_opens_without_a_network(quickstart: Quickstart) -> None:
