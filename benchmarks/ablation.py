@@ -22,7 +22,7 @@ from workers import Workers, console, start
 
 from data_pipeline.files import write_atomically
 
-CONTEXTS = ("neighbours", "linear", "none")
+CONTEXTS = ("neighbours", "linear", "both", "none")
 COUNTS = ("segments", "tokens", "window")
 KEPT = (0.25, 0.5, 0.75)
 STRIDED_SHARE = 0.2

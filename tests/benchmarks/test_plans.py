@@ -126,8 +126,8 @@ def test_claims_compare_means_over_seeds_and_show_their_spread() -> None:
 
 def test_ablation_design_has_each_sensible_point_once() -> None:
     axes, full = design("axes", 4), design("full", 4)
-    assert len(set(axes)) == len(axes) == 3 * 4 - 1 + 8
-    assert len(set(full)) == len(full) == (3 * 4 - 1) * 9
+    assert len(set(axes)) == len(axes) == 4 * 4 - 1 + 8
+    assert len(set(full)) == len(full) == (4 * 4 - 1) * 9
     assert set(axes) < set(full)
     assert len({choice.name for choice in full}) == len(full)
     assert not [choice for choice in full if (choice.context, choice.layers) == ("none", 0)]
