@@ -145,6 +145,11 @@ def _parallel_problems(run: Run) -> list[Problem]:
         )
         remedy = f"use at most model.num_layers={run.model.num_layers} stages"
         problems.append(Problem("parallel.pipeline", run.parallel.pipeline, rule, remedy))
+    chosen = run.parallel.recompute
+    if isinstance(chosen, list) and len(chosen) != run.parallel.pipeline:
+        rule = f"has {len(chosen)} entries for parallel.pipeline={run.parallel.pipeline} ranks"
+        remedy = f"give {run.parallel.pipeline}, or one word for all of them"
+        problems.append(Problem("parallel.recompute", chosen, rule, remedy))
     if run.parallel.sequence:
         problems += [Problem("parallel.sequence", True, *found) for found in _sequence_problems(run)]
     return problems

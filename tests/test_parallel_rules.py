@@ -34,6 +34,7 @@ def told(
         {**SEQUENCE, "zero_stage": 3, "offload_optimizer": True, "recompute": "full"},
         {"zero_stage": 2},
         {"zero_stage": 1, "offload_optimizer": True},
+        {"pipeline": 2, "recompute": ["selective", "none"]},
         {"pipeline": 2, "virtual_pipeline": 2, "zero_stage": 2, **SEQUENCE},
     ],
 )
@@ -92,6 +93,13 @@ def test_sound_settings(parallel: dict[str, Any]) -> None:
             128,
             "parallel.pipeline=4: x virtual_pipeline=2 makes 8 stages of 4 layers; "
             "use at most model.num_layers=4 stages",
+        ),
+        (
+            {"pipeline": 2, "recompute": ["full", "none", "none"]},
+            {},
+            128,
+            "parallel.recompute=['full', 'none', 'none']: has 3 entries for parallel.pipeline=2 ranks; "
+            "give 2, or one word for all of them",
         ),
     ],
 )

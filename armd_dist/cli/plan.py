@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from armd_dist.parallel.config import Recompute
     from armd_dist.run import Run
     from armd_dist.scaling.hardware import GPU
     from armd_dist.scaling.plan import Plan
@@ -78,7 +79,7 @@ def _show(console: "Console", made: "Plan", run: "Run", gpu: "GPU") -> None:
     console.print(
         f"{made.parameters:,} parameters, {made.parameters_per_process:,} {most}on each process with its padding\n"
         f"{made.gpus} x {gpu.name}: tensor {parallel.tensor} x data {made.data_size}{pipeline}, "
-        f"ZeRO {parallel.zero_stage}, recompute {parallel.recompute}, "
+        f"ZeRO {parallel.zero_stage}, recompute {_recompute(parallel.recompute)}, "
         f"sequence parallel {'on' if parallel.sequence else 'off'}, "
         f"{run.training.precision}\n",
         highlight=False,
@@ -143,21 +144,22 @@ def _layers(made: "Plan") -> "Table":
     """Neighbouring layers of a kind in one row."""
     import itertools
 
+    from armd_dist.scaling.memory import kept_under
+
     memory = made.memory
-    table = _table("Activations of a micro-batch", "layers", "GB each", "GB each, recomputed")
-    table.add_row("embedding" if memory.layers[0].number == 0 else "angles", *[_gb(memory.embedding)] * 2)
+    table = _table("Activations of a micro-batch", "layers", "recompute none", "selective", "full")
+    table.add_row("embedding" if memory.layers[0].number == 0 else "angles", *[_gb(memory.embedding)] * 3)
     places_of_stages = enumerate(memory.layers)
     for (kind, _), group in itertools.groupby(places_of_stages, lambda each: (each[1].kind, each[1].number - each[0])):
         alike = [layer for _, layer in group]
         first, last = alike[0].number + 1, alike[-1].number + 1
         places = f"{first} to {last}" if last > first else f"{first}"
-        table.add_row(f"{places}: {kind}", _gb(alike[0].kept), _gb(alike[0].boundary))
+        table.add_row(f"{places}: {kind}", *map(_gb, (alike[0].kept, alike[0].selective, alike[0].boundary)))
     if memory.head:
-        table.add_row("head, logits apart", _gb(memory.head), _gb(memory.head))
+        table.add_row("head, logits apart", *[_gb(memory.head)] * 3)
     ends = memory.embedding + memory.head
-    whole = sum(layer.kept for layer in memory.layers) + ends
-    inputs = sum(layer.boundary for layer in memory.layers) + max(layer.kept for layer in memory.layers) + ends
-    table.add_row("all; one layer is whole while it is recomputed", _gb(whole), _gb(inputs))
+    none, selective, full = [sum(kept_under(memory.layers, each)) + ends for each in ("none", "selective", "full")]
+    table.add_row("all; what is computed again, of one layer", _gb(none), _gb(selective), _gb(full))
     return table
 
 
@@ -182,6 +184,10 @@ def _work(made: "Plan") -> "Table":
     table.add_row(f"seconds to send that at full bandwidth, {where}", both)
     table.add_row(f"days for {made.tokens:.3g} tokens at that MFU", f"{made.days:.3g}")
     return table
+
+
+def _recompute(chosen: "Recompute | list[Recompute]") -> str:
+    return chosen if isinstance(chosen, str) else ", ".join(chosen)
 
 
 def _gb(size: float) -> str:

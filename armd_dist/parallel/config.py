@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Recompute = Literal["none", "selective", "full"]
+
 
 class ParallelConfig(BaseModel):
     """How one model is spread over processes. Data parallelism takes what tensor and pipeline parallelism leave."""
@@ -25,6 +27,11 @@ class ParallelConfig(BaseModel):
         description="DeepSpeed ZeRO over data parallelism: 0 replicates everything, 1 shards the optimizer state, "
         "2 the gradients too, 3 the weights too; 3 is not for pipelines.",
     )
+    overlap: bool = Field(
+        True,
+        description="ZeRO 2 and 3: reduce gradients while the backward pass goes on, through two buffers. Off: one "
+        "buffer less, each reduction waited for.",
+    )
     offload_optimizer: bool = Field(
         False, description="Keep the optimizer's state in host memory, and step there; needs zero_stage 1 to 3."
     )
@@ -33,11 +40,23 @@ class ParallelConfig(BaseModel):
         description="Sequence parallelism: between the split layers each tensor-parallel process keeps its share of "
         "the rows instead of all of them. Needs tensor of 2 or more.",
     )
-    recompute: Literal["none", "full"] = Field(
-        "none", description="full: keep each layer's input alone and compute the layer again in the backward pass."
+    recompute: Recompute | list[Recompute] = Field(
+        "none",
+        description="full: keep each layer's input alone and compute the layer again in the backward pass; selective: "
+        "keep all but the results of norms and activations, which cost little to compute again. A list has one for "
+        "each pipeline rank: the first ones keep the most micro-batches.",
     )
     timeout_minutes: float = Field(
         10.0,
         gt=0,
         description="A process that shows no progress for so long ends the job; the others say which and where.",
     )
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether gradients are reduced beside the backward pass: stage 1 does it once a step, a pipeline behind its
+        last pass."""
+        return self.overlap and self.zero_stage >= 2 and self.pipeline == 1
+
+    def recompute_at(self, pipeline_rank: int) -> Recompute:
+        return self.recompute[pipeline_rank] if isinstance(self.recompute, list) else self.recompute

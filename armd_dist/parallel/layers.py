@@ -21,7 +21,7 @@ from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding
 from armd_dist.model.shapes import Hidden, Ids, Logits, OwnHidden, Scores, Weight
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.dropout import Dropout
-from armd_dist.parallel.recompute import run_again_in_backward
+from armd_dist.parallel.recompute import keep_no_cheap_results, run_again_in_backward
 
 
 class Column(ColumnParallelLinear):
@@ -50,7 +50,7 @@ class MegatronLayers:
 
     def __init__(self, config: ParallelConfig, dropout: Dropout | None = None) -> None:
         self.dropout = dropout
-        self.recomputes = config.recompute == "full"
+        self.recompute = config.recompute_at(parallel_state.get_pipeline_model_parallel_rank())
         self.weights_come_and_go = config.zero_stage == 3
         self.config = ModelParallelConfig(
             tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
@@ -104,8 +104,10 @@ class MegatronLayers:
     def run(self, number: int, layer: nn.Module, *inputs: Any) -> Any:
         if self.dropout is not None:
             self.dropout.seed(number)
-        if not self.recomputes:
+        if self.recompute == "none":
             return layer(*inputs)
+        if self.recompute == "selective":
+            return keep_no_cheap_results(layer, *inputs)
         return run_again_in_backward(layer, *inputs, weights_come_and_go=self.weights_come_and_go)
 
     def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:

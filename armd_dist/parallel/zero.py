@@ -73,7 +73,7 @@ def _deepspeed_config(run: Run) -> dict[str, Any]:
         "gradient_clipping": run.training.clip_grad if run.parallel.zero_stage else 0.0,
         "zero_optimization": {
             "stage": run.parallel.zero_stage,
-            "overlap_comm": False,
+            "overlap_comm": run.parallel.overlaps,
             # Vectors are not worth fetching for each use; every matrix is.
             "stage3_param_persistence_threshold": run.model.hidden_size,
         },

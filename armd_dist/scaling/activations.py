@@ -15,12 +15,14 @@ FP32 = 4
 
 @dataclass(frozen=True)
 class Kept:
-    """Layer `number`, from 0, in bytes. kept: for the backward pass, everything; boundary: its inputs alone, which is
-    what stays when it is recomputed; work: gradients that live at once while its MLP goes backward."""
+    """Layer `number`, from 0, in bytes. kept: for the backward pass, everything; selective: all but results of norms
+    and of the MLP's activation; boundary: its inputs alone, which is what stays when it is recomputed; work: gradients
+    that live at once while its MLP goes backward."""
 
     number: int
     kind: str
     kept: int
+    selective: int
     boundary: int
     work: int
 
@@ -28,13 +30,15 @@ class Kept:
 @dataclass(frozen=True)
 class _Rows:
     """Rows of a layer in one micro-batch. attending: they query and go through the MLP; keys: they are looked at;
-    inputs: the layer reads them; normed: attention's linear layers read them, copies counted."""
+    inputs: the layer reads them; normed: attention's linear layers read them; copied: of these, copies of norms'
+    results."""
 
     kind: str
     attending: int
     keys: int
     inputs: int
     normed: int
+    copied: int = 0
 
 
 def kept_by_layers(run: Run) -> list[Kept]:
@@ -118,7 +122,7 @@ def _stack(run: Run) -> list[_Rows]:
         return [_Rows("denoiser", rows, rows, rows, rows)] * (model.num_layers - 1) + [last]
     assert model.two_stream_layers is not None, "ModelConfig fills it"
     # Both streams, joined; keys and values read a contiguous copy of the content's part.
-    both = _Rows("two streams", 2 * tokens, tokens, 2 * tokens, 3 * tokens)
+    both = _Rows("two streams", 2 * tokens, tokens, 2 * tokens, 3 * tokens, copied=tokens)
     last = _Rows("last of two streams", tokens, tokens, 2 * tokens, 2 * tokens)
     upper = _Rows("upper", tokens, tokens, tokens, tokens)
     below = [both] * (model.two_stream_layers - 1) + [last] if model.two_stream_layers else []
@@ -140,8 +144,18 @@ def _layer(run: Run, number: int, rows: _Rows) -> Kept:
     masks = 2 * rows.attending * hidden if model.hidden_dropout else 0
     shared = tensor if run.parallel.sequence else 1
     kept = (size * whole + per_row + masks) // shared + (size * split + per_head) // tensor + _dense_mask(run, rows)
+    cheap = (rows.normed - rows.copied + rows.attending) * hidden
+    selective = kept - size * (cheap // shared + rows.attending * wide // tensor + _normed_heads(model, rows) // tensor)
     work = size * rows.attending * (3 * hidden + in_mlp * wide // tensor)
-    return Kept(number, rows.kind, kept, size * rows.inputs * hidden // shared, work)
+    return Kept(number, rows.kind, kept, selective, size * rows.inputs * hidden // shared, work)
+
+
+def _normed_heads(model: ModelConfig, rows: _Rows) -> int:
+    """Elements of heads that attention keeps as their norm made them: neither turned nor copied."""
+    if not model.qk_norm or model.position_embedding != "learned":
+        return 0
+    grouped = _key_heads(model) < model.num_attention_heads
+    return (rows.attending + (0 if grouped else rows.keys)) * model.hidden_size
 
 
 def _attention(model: ModelConfig, rows: _Rows) -> int:

@@ -41,7 +41,7 @@ def communication_of(run: Run, data_size: int, gpu: GPU) -> Communication:
     reductions = passes if run.parallel.pipeline == 1 else 1
     reduced = {0: 2.0, 1: 2.0, 2: 2.0 * reductions, 3: 1.0 * passes}[stage] * size * ring * parameters
     gathered = {0: 0.0, 1: 1.0, 2: 1.0, 3: 2.0 * passes}[stage] * size * ring * parameters
-    hidden = passes * max(_hidden_states(run, mine) for mine in ranks) * (tensor - 1) / tensor
+    hidden = passes * max(_hidden_states(run, rank, mine) for rank, mine in enumerate(ranks)) * (tensor - 1) / tensor
     stages = float(max(_between_stages(run, mine, passes) for mine in ranks))
     between = gpu.nvlink if data_size * tensor <= GPUS_PER_NODE else gpu.network
     inside = gpu.nvlink if tensor <= GPUS_PER_NODE else gpu.network
@@ -72,7 +72,7 @@ def _between_stages(run: Run, mine: list[Stage], passes: int) -> int:
     return sent
 
 
-def _hidden_states(run: Run, mine: list[Stage]) -> float:
+def _hidden_states(run: Run, rank: int, mine: list[Stage]) -> float:
     """Bytes of hidden states through the ring in one pass through these stages, before the share (n - 1) / n.
 
     Forward, attention and the MLP each all-reduce what they wrote; backward, the gradients of what queries, keys and
@@ -84,7 +84,7 @@ def _hidden_states(run: Run, mine: list[Stage]) -> float:
     read = sum(2 * attending + keys for attending, keys in rows)
     forward = wrote + read if run.parallel.sequence else 2 * wrote
     backward = wrote + 2 * read if run.parallel.sequence else 2 * read
-    if run.parallel.recompute == "full":
+    if run.parallel.recompute_at(rank) == "full":
         forward *= 2
     looked_up = 1  # the text's own embeddings, and both neighbours'
     if run.model.network == "armd" and run.model.query_context in ("neighbours", "both"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.cost import layer_matrices, layer_norms
 from armd_dist.model.stages import Stage, whole
+from armd_dist.parallel.config import Recompute
 from armd_dist.parallel.stages import stages_of
 from armd_dist.run import Run
 from armd_dist.scaling.activations import (
@@ -31,9 +32,9 @@ class Memory:
     """weights to buffers stay for the whole run; activations, logits and work live in a pass; step_work in a step.
 
     logits and work do not live at once, nor do a pass and a step. host: bytes in host memory, for an offloaded
-    optimizer. recomputed: what the activations would be if layers were recomputed; micro_batches: as many are kept at
-    once (a part of one counts as such); layers: of this process, one by one, from the bottom; embedding and head: what
-    else one micro-batch keeps, behind the first stage rotary angles alone, before the last one no head.
+    optimizer. micro_batches: as many are kept at once (a part of one counts as such); layers: of this process, one by
+    one, from the bottom; embedding and head: what else one micro-batch keeps, behind the first stage rotary angles
+    alone, before the last one no head.
     """
 
     weights: int
@@ -42,7 +43,6 @@ class Memory:
     adam_moments: int
     buffers: int
     activations: int
-    recomputed: int
     logits: int
     work: int
     step_work: int
@@ -117,23 +117,20 @@ def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
     predicts = mine[-1].predicts
     embedding = kept_by_embedding(run) if mine[0].embeds else kept_by_angles(run)
     head = kept_by_head(run) if predicts else 0
-    passes, full = _passes_at_once(run, data_size, rank), parallel.recompute == "full"
+    passes, recompute = _passes_at_once(run, data_size, rank), parallel.recompute_at(rank)
     # The interleaved schedule keeps what each stage hands on, in the one shape that it sends.
     handed_on = passes * network[0].boundary if parallel.virtual_pipeline > 1 else 0
 
-    def of_passes(kept: int) -> int:
-        """For all passes that are on their way. The head's is over at once."""
-        return -(-passes * (embedding + kept) // parallel.virtual_pipeline) + handed_on + head
-
-    recomputed = of_passes(sum(layer.boundary for layer in layers)) + max(layer.kept for layer in layers)
+    kept, once_more = kept_under(layers, recompute)
+    # For all passes that are on their way. The head's is over at once.
+    of_passes = -(-passes * (embedding + kept) // parallel.virtual_pipeline) + handed_on + head
     return Memory(
         weights=size * (share if stage == 3 else parameters),
         gradients=_gradients(run, parameters, share),
         master_weights=0 if offload or not stage else FP32 * share,
         adam_moments=0 if offload else 2 * FP32 * (share if stage else parameters),
         buffers=_buffers(run, parameters),
-        activations=recomputed if full else of_passes(sum(layer.kept for layer in layers)),
-        recomputed=recomputed,
+        activations=of_passes + once_more,
         logits=logits_peak(run) if predicts else 0,
         work=max(layer.work for layer in layers) + (_waiting_gradient(run) if predicts and mine[0].embeds else 0),
         step_work=_step_work(run, parameters, share),
@@ -143,6 +140,15 @@ def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
         embedding=embedding,
         head=head,
     )
+
+
+def kept_under(layers: list[Kept], recompute: Recompute) -> tuple[int, int]:
+    """Bytes that these layers keep of every pass, and of the one whose layer is being computed again."""
+    if recompute == "full":
+        return sum(layer.boundary for layer in layers), max(layer.kept for layer in layers)
+    if recompute == "selective":
+        return sum(layer.selective for layer in layers), max(layer.kept - layer.selective for layer in layers)
+    return sum(layer.kept for layer in layers), 0
 
 
 def _passes_at_once(run: Run, data_size: int, rank: int) -> int:
@@ -166,12 +172,13 @@ def _gradients(run: Run, parameters: int, share: int) -> int:
 
 
 def _buffers(run: Run, parameters: int) -> int:
-    """DeepSpeed's reduction bucket, which bf16 at stage 1 does without, and at stage 3 the weights fetched for use."""
+    """DeepSpeed's reduction bucket, which bf16 at stage 1 does without, a second one where reductions overlap at stage
+    2, and at stage 3 the weights fetched for use."""
     stage, size = run.parallel.zero_stage, element_size(run)
     own = run.training.precision == "bf16" and stage == 1 and not run.parallel.offload_optimizer
     if stage == 0 or own:
         return 0
-    bucket = BUCKET * (FP32 if stage == 1 else size)
+    bucket = BUCKET * (FP32 if stage == 1 else size) * (2 if stage == 2 and run.parallel.overlaps else 1)
     return bucket + (size * min(parameters, LIVE) if stage == 3 else 0)
 
 

@@ -84,9 +84,10 @@ def make_plan(run: Run, gpus: int, gpu: GPU, tokens: float | None = None, mfu: f
 def proposals(run: Run, gpus: int, gpu: GPU) -> list[dict[str, str | int]]:
     """Settings that would fit, at most three that change different things, the cheapest change first.
 
-    A smaller micro-batch costs least, then sequence parallelism where there is tensor parallelism, recomputing (a third
-    more FLOPs), a higher ZeRO stage, and most of all more tensor parallelism, inside a node. All combinations are tried
-    by the formulas of this room, and those with more pipeline stages where none of these fits.
+    A smaller micro-batch costs least, then sequence parallelism where there is tensor parallelism, recomputing
+    (selective, then full: a third more FLOPs), a higher ZeRO stage, and most of all more tensor parallelism, inside a
+    node. All combinations are tried by the formulas of this room, and those with more pipeline stages where none of
+    these fits.
     """
     found: dict[frozenset[str], dict[str, str | int]] = {}
     for changes in _changes(run, gpus):
@@ -114,11 +115,15 @@ def _changes(run: Run, gpus: int) -> Iterator[dict[str, str | int]]:
     """Every combination, by its most expensive change first of all."""
     parallel, micro = run.parallel, run.training.micro_batch_size
     tensors = [size for size in range(parallel.tensor, GPUS_PER_NODE + 1) if gpus % size == 0] or [parallel.tensor]
-    recomputes = ["none", "full"] if parallel.recompute == "none" else ["full"]
+    recomputes = {"none": ["none", "selective", "full"], "selective": ["selective", "full"]}.get(
+        str(parallel.recompute), [parallel.recompute]
+    )
     smaller = [size for size in range(micro, 0, -1) if micro % size == 0]
     stages, sequences = range(parallel.zero_stage, 4), sorted({parallel.sequence, True})
     most = run.model.num_layers // parallel.virtual_pipeline
     pipelines = [size for size in range(parallel.pipeline, most + 1) if gpus % size == 0]
+    if isinstance(parallel.recompute, list):
+        pipelines = [parallel.pipeline]  # it has one word for each rank
     each = itertools.product(pipelines, tensors, stages, recomputes, sequences, smaller)
     for pipeline, tensor, stage, recompute, sequence, size in each:
         if (sequence and tensor == 1) or (pipeline > 1 and stage == 3) or gpus % (pipeline * tensor):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from alive import Alive
 from megatron.core import parallel_state
 from torch import Tensor
 
@@ -121,21 +122,12 @@ class Trainer:
         return {key: value for stage in stages for key, value in stage.items()}
 
     def saved_bytes(self) -> int:
-        """What the forward pass of the first micro-batch keeps on this process for the backward pass, weights aside."""
-        weights = {parameter.untyped_storage().data_ptr() for parameter in self.engine.part.parameters()}
-        kept: dict[int, int] = {}
-
-        def note(tensor: Tensor) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in weights:
-                kept[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-            first = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0]
+        """What the forward pass of the first micro-batch leaves alive on this process for the backward pass."""
+        first = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0]
+        with Alive() as alive:
             loss = first.loss_of(self.engine.part(first.layout), self.engine.layers)
-        assert loss.objective.requires_grad  # and alive until here, so that no storage was used twice
-        return sum(kept.values())
+        assert loss.objective.requires_grad
+        return alive.bytes(list(self.engine.part.parameters()))
 
     def close(self) -> None:
         parallel_state.destroy_model_parallel()

@@ -26,6 +26,7 @@ Found = dict[str, dict[str, Any]]
 TENSOR = {"parallel.tensor": 2}
 SEQUENCE = {"parallel.tensor": 2, "parallel.sequence": True}
 AGAIN = {"parallel.recompute": "full"}
+SELECTIVE = {"parallel.recompute": "selective"}
 OFFLOAD = {"parallel.offload_optimizer": True}
 BF16 = {"training.precision": "bf16"}
 PIPELINE = {"parallel.pipeline": 2}
@@ -70,9 +71,11 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "data_2_zero_2_recompute": (2, "plain", [zero(2) | AGAIN]),
     "data_2_zero_3": (2, "plain", [zero(3)]),
     "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
+    "data_2_zero_3_selective": (2, "switches", [zero(3) | SELECTIVE | SWITCHES]),
     "pipeline_2": (2, "plain", [PIPELINE]),
     "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),
     "pipeline_2_recompute_dropout_zero_1": (2, "dropout", [PIPELINE | AGAIN | DROPOUT | zero(1)]),
+    "pipeline_2_recompute_by_rank": (2, "plain", [PIPELINE | {"parallel.recompute": ["full", "selective"]}]),
     "checkpoints_of_pipelines": (2, "deep", [DEEP | zero(1), PIPELINE | DEEP, TENSOR | DEEP, VIRTUAL | zero(1)]),
     "checkpoints_of_every_stage": (2, "odd", [zero(stage) | ODD for stage in HANDS_TO_ALL]),
     "checkpoints_of_every_kind": (2, "plain", [SEQUENCE, zero(3), TENSOR | AGAIN, zero(2) | OFFLOAD, SEQUENCE]),
@@ -80,6 +83,10 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
 GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2": (2, "plain", [TENSOR]),
     "tensor_2_recompute": (2, "plain", [TENSOR | AGAIN]),
+    "tensor_2_selective": (2, "plain", [TENSOR | SELECTIVE]),
+    "tensor_2_denoiser_selective": (2, "denoiser", [TENSOR | DENOISER | SELECTIVE]),
+    **{f"data_2_zero_{stage}_waiting": (2, "plain", [zero(stage) | {"parallel.overlap": False}]) for stage in (2, 3)},
+    "data_2_zero_2_selective": (2, "plain", [zero(2) | SELECTIVE]),
     "tensor_2_linear": (2, "linear", [TENSOR | LINEAR]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
@@ -134,6 +141,7 @@ IN_BF16: dict[str, tuple[int, str, Legs]] = {
 SEQUENCE_DROPOUT: dict[str, tuple[int, str, Legs]] = {
     "sequence_dropout": (2, "dropout", [SEQUENCE | DROPOUT]),
     "sequence_dropout_recompute": (2, "dropout", [SEQUENCE | DROPOUT | AGAIN]),
+    "sequence_dropout_selective": (2, "dropout", [SEQUENCE | DROPOUT | SELECTIVE]),
 }
 QUICK_FIGURES: dict[str, tuple[int, str, Legs]] = {
     **SEQUENCE_DROPOUT,
@@ -141,6 +149,7 @@ QUICK_FIGURES: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_dropout": (2, "dropout", [TENSOR | DROPOUT]),
     "kept_by_one": (2, "plain", [{}]),
     "kept_by_recompute": (2, "plain", [AGAIN]),
+    "kept_by_selective": (2, "plain", [SELECTIVE]),
 }
 
 
@@ -207,9 +216,14 @@ def test_bf16_follows_fp32(name: str, grid: Found) -> None:
 
 def test_recompute_changes_no_digit_and_keeps_less(quick: Found) -> None:
     """With dropout, and each process' own: the same numbers are drawn again."""
-    for again, once in (("kept_by_recompute", "kept_by_one"), ("sequence_dropout_recompute", "sequence_dropout")):
-        agree(quick[again], quick[once], 0, 0, 0)
-        assert quick[again]["saved"] < quick[once]["saved"] / 4
+    for once, full, selective in (
+        ("kept_by_one", "kept_by_recompute", "kept_by_selective"),
+        ("sequence_dropout", "sequence_dropout_recompute", "sequence_dropout_selective"),
+    ):
+        agree(quick[full], quick[once], 0, 0, 0)
+        agree(quick[selective], quick[once], 0, 0, 0)
+        assert quick[full]["saved"] < quick[once]["saved"] / 4
+        assert quick[full]["saved"] < quick[selective]["saved"] < 0.8 * quick[once]["saved"]
 
 
 def test_sequence_parallelism_keeps_less(quick: Found) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from alive import Alive
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.utils.checkpoint import checkpoint
@@ -17,6 +18,7 @@ from armd_dist.model.denoiser import Denoiser, lay_out_masked
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import Layout
 from armd_dist.orders.schemes import left_to_right
+from armd_dist.parallel.recompute import keep_no_cheap_results
 from armd_dist.run import Run
 from armd_dist.scaling.activations import kept_by_embedding, kept_by_head, kept_by_layers, logits_peak
 
@@ -140,6 +142,30 @@ def test_recomputed_layers_keep_their_inputs(run_with: Runs) -> None:
         size, query = kept(model, partial(again, layer, query, layout.visibility, angles, None))
         found.append(size)
     assert found == pytest.approx([layer.boundary for layer in kept_by_layers(run)], rel=TOLERANCE)
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.parametrize("precision", DTYPES)
+@pytest.mark.parametrize("name", SWITCHES)
+def test_selective_layers_keep_no_cheap_results(name: str, precision: str, run_with: Runs) -> None:
+    """Storages that outlive the pass, for what a hook would see may itself be computed again."""
+    run = run_with(model=SWITCHES[name], training={"precision": precision})
+    model, rows = network(run)
+    layout, found = rows.layout(), []
+    content, query = (stream.detach().requires_grad_() for stream in model.embed(layout))
+    angles = model.rotations(layout, query)
+    turns = [part for pair in (angles.content, angles.query, angles.joint) if pair is not None for part in pair]
+    for layer in (*model.two_stream.values(), *model.upper.values()):
+        lower = layer in model.two_stream.values()
+        inputs = [content, query] if lower else [query]
+        apart = [content, query, *model.parameters(), *turns]
+        with Alive() as alive:
+            made = keep_no_cheap_results(layer, *inputs, layout.visibility, angles, None)
+        content, query = made if lower else (content, made)
+        # Both streams are joined into a tensor of the layer's own; otherwise it keeps what it was given.
+        given = [] if lower and not layer.drops_content else inputs
+        found.append(alive.bytes([content, query, *apart]) + sum(tensor.nbytes for tensor in given))
+    assert found == pytest.approx([layer.selective for layer in kept_by_layers(run)], rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("precision", DTYPES)

@@ -109,6 +109,12 @@ def test_offloading_leaves_the_optimizer_to_the_host(run_with: Runs) -> None:
     assert memory.host == kept.master_weights + kept.adam_moments + kept.gradients
 
 
+def test_overlapping_takes_a_second_bucket(run_with: Runs) -> None:
+    beside = memory_of(run_with(parallel={"zero_stage": 2}), data_size=2)
+    waited = memory_of(run_with(parallel={"zero_stage": 2, "overlap": False}), data_size=2)
+    assert beside.buffers == 2 * waited.buffers == 4 * BUCKET
+
+
 def test_the_most_at_once_is_of_a_pass_or_a_step(run_with: Runs) -> None:
     run = run_with()
     memory = memory_of(run, data_size=2)

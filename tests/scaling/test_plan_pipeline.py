@@ -59,6 +59,18 @@ def test_micro_batches_at_once(size: int, virtual: int, data: int, passes: list[
         assert memory.activations == pytest.approx(count * kept / virtual + handed_on + memory.head, abs=1)
 
 
+def test_every_rank_recomputes_as_it_is_told(run_with: Runs) -> None:
+    by_rank = memories_of(piped(run_with, 2, parallel={"recompute": ["full", "selective"]}), 1)
+    for rank, word in enumerate(("full", "selective")):
+        alike = memories_of(piped(run_with, 2, parallel={"recompute": word}), 1)
+        assert by_rank[rank] == alike[rank]
+    none, selective, full = (
+        memories_of(piped(run_with, 2, parallel={"recompute": word}), 1)[0].activations
+        for word in ("none", "selective", "full")
+    )
+    assert full < selective < none
+
+
 def test_logits_are_with_the_last_stage_and_layers_with_one(run_with: Runs) -> None:
     run = piped(run_with, 2)
     first, last = memories_of(run, 1)
