@@ -18,7 +18,7 @@ from armd_dist.parallel.sequence import SequenceLayers
 from armd_dist.parallel.sharding import as_global, gradient_norm, initialize, local_shape, num_parameters
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
-from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, write_state
+from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, settle, write_state
 from armd_dist.run import Run
 
 
@@ -40,8 +40,8 @@ class Engine:
         mine = stages_of(run)[topology.pipeline_rank :: topology.pipeline_size]
         part = Part(make_network(run.model, self.layers, stage) for stage in mine)
         mark_tied_copy(part)
-        initialize(part, run.model, run.training.seed)
-        self.zero = make_deepspeed(part.to(topology.device), run)
+        settle(initialize(part, run.model, run.training.seed), run, topology.device)
+        self.zero = make_deepspeed(part, run)
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
 

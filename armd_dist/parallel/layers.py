@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core import ModelParallelConfig, parallel_state
@@ -54,7 +53,7 @@ class MegatronLayers:
         self.weights_come_and_go = config.zero_stage == 3
         self.config = ModelParallelConfig(
             tensor_model_parallel_size=parallel_state.get_tensor_model_parallel_world_size(),
-            use_cpu_initialization=not torch.cuda.is_available(),
+            use_cpu_initialization=True,  # `settle` moves them
             perform_initialization=False,
             gradient_accumulation_fusion=False,  # needs apex
         )

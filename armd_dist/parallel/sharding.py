@@ -1,9 +1,11 @@
 """Which part of each parameter this process holds."""
 
+from collections.abc import Iterator
+
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
@@ -30,13 +32,26 @@ def full_shape(parameter: Tensor) -> tuple[int, ...]:
     return tuple(shape)
 
 
-def initialize(model: Part, config: ModelConfig, seed: int) -> None:
-    """Gives every process its part of the same initial model, whatever the layout."""
+def initialize(model: Part, config: ModelConfig, seed: int) -> Iterator[nn.Module]:
+    """Gives every process its part of the same initial model, whatever the layout.
+
+    Yields each module when its own weights have their values. A large weight on the CPU takes no memory until then:
+    whoever moves each module on before asking for the next one holds one at a time.
+    """
+    for network in model.networks:
+        for path, module in network.named_modules():
+            own = list(module.named_parameters(recurse=False))
+            for name, parameter in own:
+                _set_initial(f"{path}.{name}", parameter, config, seed)
+            if own:
+                yield module
+
+
+@torch.no_grad()
+def _set_initial(name: str, parameter: nn.Parameter, config: ModelConfig, seed: int) -> None:
     size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
-    with torch.no_grad():
-        for name, parameter in model.weights():
-            value, dim = initial_value(name, full_shape(parameter), config, seed), split_dim(parameter)
-            parameter.copy_(value if dim is None else value.chunk(size, dim)[rank])
+    value, dim = initial_value(name, full_shape(parameter), config, seed), split_dim(parameter)
+    parameter.copy_(value if dim is None else value.chunk(size, dim)[rank])
 
 
 def as_global(local: Tensor, parameter: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -28,6 +28,11 @@ from deepspeed.utils import (
     safe_set_local_optimizer_state,
 )
 
+logger.setLevel(logging.WARNING)
+if not torch.cuda.is_available():
+    # Otherwise DeepSpeed compiles a shared-memory kernel at start, which needs ninja and a compiler.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PARTS = ("weight", *MOMENTS)
 
@@ -46,12 +51,20 @@ class MegatronGroups:
     get_tensor_model_parallel_world_size = staticmethod(parallel_state.get_tensor_model_parallel_world_size)
 
 
+def settle(modules: Iterable[nn.Module], run: Run, device: torch.device) -> None:
+    """Moves each module, which has its weights on the CPU, to where training wants them: to the device, in its type.
+
+    Under stage 3 only this process' share of them stays, so that no process ever holds more than one module whole.
+    """
+    for module in modules:
+        module.to(device, torch.bfloat16 if run.training.precision == "bf16" else torch.float32)
+        if run.parallel.zero_stage == 3:
+            group = parallel_state.get_data_parallel_group()
+            deepspeed.zero.Init(module, data_parallel_group=group, config_dict_or_path=_deepspeed_config(run))
+
+
 def make_deepspeed(model: Part, run: Run) -> Any:
     """The DeepSpeed engine around this process' part of the model, with AdamW as the run sets it."""
-    logger.setLevel(logging.WARNING)
-    if not torch.cuda.is_available():
-        # Otherwise DeepSpeed compiles a shared-memory kernel at start, which needs ninja and a compiler.
-        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     training = run.training
     optimizer = torch.optim.AdamW(
         _parameter_groups(model, training.weight_decay), lr=0.0, betas=training.betas, eps=training.adam_eps

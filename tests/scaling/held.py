@@ -7,17 +7,23 @@ gradients: those on the parameters behind the first of two passes; and the weigh
 import gc
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import make_run
+from torch import nn
 
+from armd_dist.model.network import make_network
 from armd_dist.objectives.likelihood import ordered_batch
 from armd_dist.orders.schemes import left_to_right
 from armd_dist.parallel.engine import Engine
+from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.pipeline import Part
+from armd_dist.parallel.sharding import initialize
 from armd_dist.parallel.topology import Topology, start, stop
+from armd_dist.parallel.zero import settle
 
 CASES = {
     "fp32 0": ("fp32", 0),
@@ -68,6 +74,23 @@ def measure(precision: str, stage: int, topology: Topology) -> dict[str, int]:
     return found
 
 
+def left_whole(stage: int, topology: Topology) -> int:
+    """Elements of the modules that have been settled which this process still holds, when the last one's turn comes."""
+    run = make_run(parallel={"zero_stage": stage})
+    part = Part([make_network(run.model, MegatronLayers(run.parallel))])
+    settled: list[nn.Module] = []
+    left = []
+
+    def watched() -> Iterator[nn.Module]:
+        for module in initialize(part, run.model, seed=0):
+            left.append(sum(parameter.numel() for earlier in settled for parameter in earlier.parameters()))
+            yield module
+            settled.append(module)
+
+    settle(watched(), run, topology.device)
+    return max(left)
+
+
 def adam(engine: Engine) -> Any:
     optimizer = engine.zero.optimizer
     return getattr(optimizer, "optimizer", optimizer).state.values()
@@ -76,5 +99,6 @@ def adam(engine: Engine) -> Any:
 if __name__ == "__main__":
     place = start(make_run().parallel)
     measured_cases = {name: measure(*case, place) for name, case in CASES.items()}
+    measured_cases["left whole"] = {str(stage): left_whole(stage, place) for stage in (2, 3)}
     (Path(sys.argv[1]) / f"{place.rank}.json").write_text(json.dumps(measured_cases))
     stop()

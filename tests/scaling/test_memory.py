@@ -102,6 +102,13 @@ def test_gradients_accumulate_whole_below_stage_2(case: str, held: list[Any], ru
     assert held[0][case]["gradients"] == memory.gradients
 
 
+@pytest.mark.slow
+def test_stage_3_never_holds_the_whole_model(held: list[Any]) -> None:
+    for found in held:
+        assert found["left whole"]["3"] == 0
+        assert found["left whole"]["2"] > 0, "the measure sees what is whole"
+
+
 def test_offloading_leaves_the_optimizer_to_the_host(run_with: Runs) -> None:
     memory = memory_of(run_with(parallel={"zero_stage": 2, "offload_optimizer": True}), data_size=2)
     kept = memory_of(run_with(parallel={"zero_stage": 2}), data_size=2)
