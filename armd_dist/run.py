@@ -5,7 +5,14 @@ from pydantic import BaseModel, ConfigDict
 from armd_dist.model.config import ModelConfig
 from armd_dist.orders.config import OrdersConfig
 from armd_dist.parallel.config import ParallelConfig
-from armd_dist.training.config import CheckpointConfig, DataConfig, LoggingConfig, RunConfig, TrainingConfig
+from armd_dist.training.config import (
+    CheckpointConfig,
+    DataConfig,
+    LoggingConfig,
+    RunConfig,
+    TrainingConfig,
+    ValidationConfig,
+)
 
 
 class Run(BaseModel):
@@ -20,4 +27,5 @@ class Run(BaseModel):
     training: TrainingConfig
     parallel: ParallelConfig = ParallelConfig.model_validate({})
     checkpoint: CheckpointConfig = CheckpointConfig.model_validate({})
+    validation: ValidationConfig = ValidationConfig.model_validate({})
     logging: LoggingConfig = LoggingConfig.model_validate({})

@@ -9,7 +9,7 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from armd_dist.model.network import make_network
-from armd_dist.objectives.likelihood import MicroBatch
+from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
@@ -52,21 +52,42 @@ class Engine:
         else:
             total = self._accumulate_in_stages(micro_batches, self.pipeline).double()
         enter("updating the weights")
-        dist.all_reduce(total, group=parallel_state.get_data_parallel_group())
+        return StepResult(loss=self._over_all(total), grad_norm=self._update(learning_rate))
+
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
+        """Mean nats per token of a global batch, of which this process gives its part. Changes nothing. Collective."""
+        self.zero.eval()
+        if self.pipeline is None:
+            losses = [self._loss(micro_batch).nll for micro_batch in micro_batches]
+            total = torch.stack(losses).double().mean()
+        else:
+            total = self.pipeline.pass_through(micro_batches, backward=False).double()
+        self.zero.train()
+        return self._over_all(total)
+
+    def _over_all(self, mean: Tensor) -> float:
+        """From the mean of each data-parallel process' part to that of the global batch."""
+        dist.all_reduce(mean, group=parallel_state.get_data_parallel_group())
         # Of all stages the last one alone knows the loss; the others add nothing.
-        dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
-        return StepResult(loss=total.item() / self.topology.data_size, grad_norm=self._update(learning_rate))
+        dist.all_reduce(mean, group=parallel_state.get_pipeline_model_parallel_group())
+        return mean.item() / self.topology.data_size
+
+    def _loss(self, micro_batch: MicroBatch) -> Loss:
+        if self.layers.dropout is not None:
+            self.layers.dropout.begin(micro_batch.first_sample)
+        here = micro_batch.to(self.topology.device)
+        loss = here.loss_of(self.zero(here.layout), self.layers, self.run.training.z_loss)
+        beat()
+        return loss
 
     def _accumulate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
         """Gradients of all micro-batches, reduced; the mean of their nats per token."""
         total, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
         for number, micro_batch in enumerate(micro_batches, start=1):
-            if self.layers.dropout is not None:
-                self.layers.dropout.begin(micro_batch.first_sample)
             # Before each pass: from stage 2 on a pass hands its gradients on at once, below only the last one does.
             self.zero.set_gradient_accumulation_boundary(number == count)
-            here = micro_batch.to(self.topology.device)
-            loss = here.loss_of(self.zero(here.layout), self.layers, self.run.training.z_loss)
+            loss = self._loss(micro_batch)
             self.zero.backward(loss.objective / count)
             total += loss.nll / count
             beat()
@@ -74,7 +95,7 @@ class Engine:
 
     def _accumulate_in_stages(self, micro_batches: Sequence[MicroBatch], pipeline: Pipeline) -> Tensor:
         with backward_elsewhere(self.zero):
-            loss = pipeline.pass_through(micro_batches)
+            loss = pipeline.pass_through(micro_batches, backward=True)
             sum_tied_gradients(self.part)
         return loss
 

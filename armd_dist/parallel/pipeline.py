@@ -88,7 +88,7 @@ class Pipeline:
         self.chunks: list[nn.Module] = [Chunk(network, run, config) for network in part.networks]
         self.interleaves = run.parallel.virtual_pipeline > 1
 
-    def pass_through(self, micro_batches: Sequence[MicroBatch], backward: bool = True) -> Tensor:
+    def pass_through(self, micro_batches: Sequence[MicroBatch], backward: bool) -> Tensor:
         """Every micro-batch through all stages; mean nats per token on the last stage, 0 on the others.
 
         Leaves the gradient of the mean objective in the weights' .grad, unless `backward` is off. Collective over the

@@ -29,12 +29,12 @@ class Batches:
         first = step * self.run.training.global_batch_size + self.offset
         return np.arange(first, first + self.share)
 
-    def at(self, step: int) -> list[MicroBatch]:
-        """The micro-batches of `step` (0-based) for this process."""
+    def at(self, step: int, position: Position | None = None) -> list[MicroBatch]:
+        """The micro-batches of `step` (0-based) for this process; at another position of the curriculum if given."""
         samples = self.numbers(step)
         tokens = self.data.samples(samples)
         size = self.run.training.micro_batch_size
-        position = self.position(step)
+        position = position or self.position(step)
         return [
             self.make(position, samples[start : start + size], tokens[start : start + size])
             for start in range(0, self.share, size)

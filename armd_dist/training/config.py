@@ -79,6 +79,19 @@ class TrainingConfig(BaseModel):
     )
 
 
+class ValidationConfig(BaseModel):
+    model_config = STRICT
+
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder of a built dataset that is not trained on (armd data build --held-out writes "
+        "DIR/held_out); its loss, left to right, goes to metrics.jsonl as validation_loss.",
+    )
+    every: int = Field(500, ge=1, description="Steps between two measurements; the last step always has one.")
+    batches: int = Field(4, ge=1, description="Global batches that are measured, always the same ones.")
+
+
 class CheckpointConfig(BaseModel):
     model_config = STRICT
 

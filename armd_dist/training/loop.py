@@ -15,6 +15,7 @@ from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import restore, save_checkpoint
 from armd_dist.training.schedule import learning_rate
 from armd_dist.training.start import agree_on_start, open_data, open_ledger
+from armd_dist.training.validation import Validation
 
 
 def train(run: Run) -> None:
@@ -32,6 +33,7 @@ def train(run: Run) -> None:
 def _train(run: Run, topology: Topology) -> None:
     enter("opening the data")
     data = open_data(run)
+    validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
     origin, notes = agree_on_start(run, topology, data)
     enter("making or loading the model")
@@ -54,9 +56,14 @@ def _train(run: Run, topology: Topology) -> None:
             rate = learning_rate(run.training, step)
             result = engine.train_step(micro_batches, rate)
             _refuse_non_finite(result, step)
+            speed, held_out = watch.lap(), None
+            if validation is not None and validation.due(step + 1, last=step + 1 == last):
+                enter("measuring the validation loss")
+                held_out = validation.loss(engine)
+                watch.lap()
             enter("writing metrics")
             if metrics is not None:
-                metrics.log(_describe(run, step, batches, rate, result, watch.lap()))
+                metrics.log(_describe(run, step, batches, rate, result, speed, held_out))
             saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
             batches.record(ledger, step, saves)
             if saves:
@@ -66,7 +73,9 @@ def _train(run: Run, topology: Topology) -> None:
         enter("finishing")
 
 
-def _describe(run: Run, step: int, batches: Batches, rate: float, result: StepResult, speed: float) -> StepMetrics:
+def _describe(
+    run: Run, step: int, batches: Batches, rate: float, result: StepResult, speed: float, held_out: float | None
+) -> StepMetrics:
     position = batches.position(step)
     return StepMetrics(
         step=step + 1,
@@ -78,6 +87,7 @@ def _describe(run: Run, step: int, batches: Batches, rate: float, result: StepRe
         phase=position.phase,
         rho=position.rho,
         datasets=batches.consumed(step + 1),
+        validation_loss=held_out,
     )
 
 

@@ -18,7 +18,8 @@ from armd_dist.run import Run
 class StepMetrics:
     """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token.
 
-    datasets: by path, `samples` read so far and `epochs`, how many times over all of its windows that is.
+    datasets: by path, `samples` read so far and `epochs`, how many times over all of its windows that is;
+    validation_loss: nats per token, in the steps that measured it.
     """
 
     step: int
@@ -30,6 +31,11 @@ class StepMetrics:
     phase: str
     rho: int
     datasets: dict[str, dict[str, float]]
+    validation_loss: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """What scripts read; nothing of what was not measured."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 class Metrics:
@@ -65,14 +71,18 @@ class Metrics:
             self.wandb.finish()
 
     def log(self, metrics: StepMetrics) -> None:
-        self.stream.write(json.dumps(asdict(metrics)) + "\n")
+        self.stream.write(json.dumps(metrics.as_dict()) + "\n")
         self.stream.flush()
         if self.wandb is not None:
-            self.wandb.log(asdict(metrics), step=metrics.step)
+            self.wandb.log(metrics.as_dict(), step=metrics.step)
         phase = metrics.phase if metrics.rho == 1 else f"{metrics.phase} rho={metrics.rho}"
         text = f"loss {metrics.loss:.4f}  {metrics.tokens_per_second:,.0f} tokens/s  {phase}"
+        if metrics.validation_loss is not None:
+            text += f"  validation {metrics.validation_loss:.4f}"
         self.progress.update(self.task, completed=metrics.step, text=text)
-        if not self.console.is_terminal and metrics.step % self.run.logging.every == 0:
+        if not self.console.is_terminal and (
+            metrics.step % self.run.logging.every == 0 or metrics.validation_loss is not None
+        ):
             self.console.print(f"step {metrics.step}/{self.last_step}  {text}", highlight=False)
 
 

@@ -27,6 +27,7 @@ FREE = (
     "training.micro_batch_size",
     "training.stop_at",
     "parallel.",
+    "validation.",
     "checkpoint.",
     "logging.",
 )

@@ -1,8 +1,9 @@
 """Trains one small model under many layouts, for test_grid.py. Started with torchrun.
 
 Starting processes takes longer than training, so that one start goes through all layouts of its number of processes.
-For each it writes losses and gradient norms of every step, and the weights at the end, gathered; the bytes that a
-forward pass keeps; how many weights this process holds between steps; and each process' last seed of dropout.
+For each it writes losses and gradient norms of every step, and the weights at the end, gathered; the loss of held-out
+samples before and after; the bytes that a forward pass keeps; how many weights this process holds between steps; and
+each process' last seed of dropout.
 """
 
 import json
@@ -113,6 +114,9 @@ class Trainer:
             found.append((result.loss, result.grad_norm))
         return found
 
+    def evaluate(self, step: int) -> float:
+        return self.engine.evaluate(micro_batches(self.run, step, self.topology.data_rank, self.topology.data_size))
+
     def weights(self) -> dict[str, Tensor]:
         """Whole weights of all stages. Collective."""
         state = self.engine.state()
@@ -138,6 +142,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     curve: list[tuple[float, float]] = []
     weights: dict[str, Tensor] = {}
     saved = resident = 0
+    before = after = 0.0
     bounds = [STEPS * leg // len(legs) for leg in range(len(legs) + 1)]
     for leg, settings in enumerate(legs):
         trainer = Trainer(settings)
@@ -146,6 +151,8 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
             if len(legs) == 1 and trainer.run.parallel.zero_stage < 2 and not trainer.engine.pipeline
             else 0
         )
+        if leg == 0 and dist.get_world_size() > 1:  # not the references, whom it would disturb alike
+            before = trainer.evaluate(0)
         if leg:
             state = trainer.engine.empty_state()
             read_tensors(scratch / str(leg), state)
@@ -154,6 +161,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
         if leg + 1 < len(legs):
             write_tensors(scratch / str(leg + 1), trainer.engine.state())
         weights = trainer.weights()
+        after = trainer.evaluate(STEPS)
         resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())
         trainer.close()
     seeds: list[int] = [0] * dist.get_world_size()
@@ -161,6 +169,8 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     return {
         "curve": torch.tensor(curve, dtype=torch.float64),
         "weights": weights,
+        "before": before,
+        "after": after,
         "saved": saved,
         "resident": resident,
         "seeds": seeds,

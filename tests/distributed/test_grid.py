@@ -185,6 +185,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Found:
 def agree(found: dict[str, Any], wanted: dict[str, Any], loss: float, norm: float, weights: float | None) -> None:
     torch.testing.assert_close(found["curve"][:, 0], wanted["curve"][:, 0], rtol=0, atol=loss)
     torch.testing.assert_close(found["curve"][:, 1], wanted["curve"][:, 1], rtol=norm, atol=0)
+    assert found["after"] == pytest.approx(wanted["after"], abs=loss)
     assert found["weights"].keys() == wanted["weights"].keys()
     for name, weight in wanted["weights"].items():
         if weights is not None:
@@ -212,6 +213,12 @@ def test_all_layouts_agree_with_one_process(name: str, grid: Found) -> None:
 @pytest.mark.parametrize("name", IN_BF16)
 def test_bf16_follows_fp32(name: str, grid: Found) -> None:
     agree(grid[name], grid["plain"], BF16_LOSS, BF16_NORM, weights=None)
+
+
+@pytest.mark.parametrize("name", [name for name, (_, reference, _) in QUICK.items() if reference != "dropout"])
+def test_evaluating_says_what_the_first_step_says(name: str, quick: Found) -> None:
+    """And changes nothing: one process, which is compared with, has not evaluated before it trained."""
+    assert quick[name]["before"] == pytest.approx(quick[name]["curve"][0, 0].item(), abs=TOLERANCE)
 
 
 def test_recompute_changes_no_digit_and_keeps_less(quick: Found) -> None:

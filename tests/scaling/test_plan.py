@@ -20,6 +20,7 @@ from armd_dist.scaling.memory import memory_of
 from armd_dist.scaling.plan import changed, make_plan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+ONE_PIECE = ["parallel.tensor=1", "parallel.sequence=false", "parallel.pipeline=1"]
 SHIPPED = [("armd_125m", 8), ("armd_345m", 8), ("armd_1b", 16), ("armd_7b", 64)]
 Runs = Callable[..., Run]
 
@@ -41,7 +42,7 @@ def test_shipped_configs_fit_their_gpus(name: str, gpus: int) -> None:
 
 
 def test_proposals_fit_and_change_as_little_as_is_needed() -> None:
-    run = load_run(CONFIGS / "armd_7b.yaml", ["training.micro_batch_size=8", "parallel.tensor=1"], world_size=64)
+    run = load_run(CONFIGS / "armd_7b.yaml", ["training.micro_batch_size=8", *ONE_PIECE], world_size=64)
     made = make_plan(run, 64, GPUS["h100"])
     assert not made.fits
     assert made.proposals[0] == {"training.micro_batch_size": 1}
@@ -84,9 +85,7 @@ def test_days_are_of_the_runs_own_tokens_by_default(run_with: Runs) -> None:
 
 def test_a_run_that_does_not_fit_is_marked_and_exits_with_0() -> None:
     config = str(CONFIGS / "armd_7b.yaml")
-    done = CliRunner().invoke(
-        app, ["plan", config, "training.micro_batch_size=16", "parallel.tensor=1", "--gpus", "64"]
-    )
+    done = CliRunner().invoke(app, ["plan", config, "training.micro_batch_size=16", *ONE_PIECE, "--gpus", "64"])
     assert done.exit_code == 0
     assert "IT DOES NOT FIT." in done.stdout
     assert "would fit: " in done.stdout
@@ -101,7 +100,7 @@ def test_tokens_must_be_a_number(tokens: str) -> None:
 def test_problems_of_the_world_size_are_told() -> None:
     done = CliRunner().invoke(app, ["plan", str(CONFIGS / "armd_7b.yaml"), "--gpus", "6"])
     assert isinstance(done.exception, ConfigError)
-    assert "parallel.tensor=4: does not divide the 6 processes" in str(done.exception)
+    assert "parallel.tensor=2: x pipeline=2 does not divide the 6 processes" in str(done.exception)
 
 
 def test_communication_by_hand(run_with: Runs) -> None:

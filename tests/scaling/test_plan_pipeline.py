@@ -144,7 +144,7 @@ def test_pipelines_are_proposed_where_nothing_else_fits(run_with: Runs) -> None:
 
 def test_the_tables_show_the_pipeline() -> None:
     config = str(CONFIGS / "armd_7b.yaml")
-    done = CliRunner().invoke(app, ["plan", config, "parallel.pipeline=4", "--gpus", "64"])
+    done = CliRunner().invoke(app, ["plan", config, "parallel.pipeline=4", "parallel.tensor=4", "--gpus", "64"])
     assert done.exit_code == 0, done.output
     for text in ("tensor 4 x data 4 x pipeline 4", "pipeline rank", "48-63", "pipeline bubble", "It fits."):
         assert text in done.stdout
