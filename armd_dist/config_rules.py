@@ -150,6 +150,12 @@ def _parallel_problems(run: Run) -> list[Problem]:
         rule = f"has {len(chosen)} entries for parallel.pipeline={run.parallel.pipeline} ranks"
         remedy = f"give {run.parallel.pipeline}, or one word for all of them"
         problems.append(Problem("parallel.recompute", chosen, rule, remedy))
+    if run.training.compile and run.parallel.zero_stage == 3:
+        rule = "would compile layers whose weights ZeRO 3 fetches module by module"
+        problems.append(Problem("training.compile", True, rule, "use false, or parallel.zero_stage=1 or 2"))
+    if run.training.compile and "selective" in chosen:
+        rule = "chooses itself which cheap results of a layer are computed again"
+        problems.append(Problem("training.compile", True, rule, "use parallel.recompute=none or full"))
     if run.parallel.sequence:
         problems += [Problem("parallel.sequence", True, *found) for found in _sequence_problems(run)]
     return problems

@@ -11,7 +11,11 @@ SEQUENCE = {"tensor": 2, "sequence": True}
 
 
 def told(
-    parallel: dict[str, Any], model: dict[str, Any] | None = None, length: int = 128, processes: int | None = None
+    parallel: dict[str, Any],
+    model: dict[str, Any] | None = None,
+    length: int = 128,
+    processes: int | None = None,
+    **training: Any,
 ) -> list[str]:
     """The complaints about a run under these settings."""
     settings = {"vocab_size": 100, "hidden_size": 64, "num_layers": 4, "num_attention_heads": 8}
@@ -20,7 +24,7 @@ def told(
             "run": {"dir": "runs/x"},
             "model": settings | (model or {}),
             "data": {"path": "data/x", "sequence_length": length},
-            "training": {"steps": 4000, "precision": "fp32", "global_batch_size": 32, "micro_batch_size": 4},
+            "training": {"steps": 4000, "precision": "fp32", "global_batch_size": 32, "micro_batch_size": 4} | training,
             "parallel": parallel,
         }
     )
@@ -107,6 +111,30 @@ def test_settings_that_contradict_each_other(
     parallel: dict[str, Any], model: dict[str, Any], length: int, wanted: str
 ) -> None:
     assert told(parallel, model, length) == [wanted]
+
+
+@pytest.mark.parametrize(
+    ("parallel", "wanted"),
+    [
+        ({"zero_stage": 1, "recompute": "full"}, []),
+        (
+            {"zero_stage": 3},
+            [
+                "training.compile=True: would compile layers whose weights ZeRO 3 fetches module by module; "
+                "use false, or parallel.zero_stage=1 or 2"
+            ],
+        ),
+        (
+            {"pipeline": 2, "recompute": ["selective", "none"]},
+            [
+                "training.compile=True: chooses itself which cheap results of a layer are computed again; "
+                "use parallel.recompute=none or full"
+            ],
+        ),
+    ],
+)
+def test_what_is_compiled(parallel: dict[str, Any], wanted: list[str]) -> None:
+    assert told(parallel, compile=True) == wanted
 
 
 def test_a_denoiser_keeps_its_rows_together() -> None:

@@ -9,6 +9,7 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from armd_dist.model.network import make_network
+from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers
@@ -41,6 +42,9 @@ class Engine:
         part = Part(make_network(run.model, self.layers, stage) for stage in mine)
         mark_tied_copy(part)
         settle(initialize(part, run.model, run.training.seed), run, topology.device)
+        if run.training.compile:
+            for layer in (module for module in part.modules() if isinstance(module, Layer)):
+                layer.compile()
         self.zero = make_deepspeed(part, run)
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None

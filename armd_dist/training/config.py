@@ -64,6 +64,11 @@ class TrainingConfig(BaseModel):
     global_batch_size: int = Field(512, ge=1, description="Samples per optimizer step over all processes.")
     micro_batch_size: int = Field(8, ge=1, description="Samples per forward pass of one process.")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="bf16 keeps fp32 master weights.")
+    compile: bool = Field(
+        False,
+        description="torch.compile each layer: minutes at the start for faster steps on CUDA. Megatron-core's linear "
+        "layers stay outside of what is compiled.",
+    )
     learning_rate: float = Field(3e-4, gt=0)
     min_learning_rate: float = Field(0.0, ge=0)
     warmup_steps: int = Field(2_500, ge=0)

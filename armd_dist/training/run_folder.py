@@ -26,6 +26,7 @@ FREE = (
     "data.ledger",
     "training.micro_batch_size",
     "training.stop_at",
+    "training.compile",
     "parallel.",
     "validation.",
     "checkpoint.",

@@ -27,6 +27,7 @@ TENSOR = {"parallel.tensor": 2}
 SEQUENCE = {"parallel.tensor": 2, "parallel.sequence": True}
 AGAIN = {"parallel.recompute": "full"}
 SELECTIVE = {"parallel.recompute": "selective"}
+COMPILED = {"training.compile": True}
 OFFLOAD = {"parallel.offload_optimizer": True}
 BF16 = {"training.precision": "bf16"}
 PIPELINE = {"parallel.pipeline": 2}
@@ -87,6 +88,8 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_denoiser_selective": (2, "denoiser", [TENSOR | DENOISER | SELECTIVE]),
     **{f"data_2_zero_{stage}_waiting": (2, "plain", [zero(stage) | {"parallel.overlap": False}]) for stage in (2, 3)},
     "data_2_zero_2_selective": (2, "plain", [zero(2) | SELECTIVE]),
+    "tensor_2_sequence_compiled": (2, "switches", [SEQUENCE | SWITCHES | COMPILED | AGAIN]),
+    "pipeline_2_compiled": (2, "dropout", [PIPELINE | DROPOUT | COMPILED]),
     "tensor_2_linear": (2, "linear", [TENSOR | LINEAR]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
