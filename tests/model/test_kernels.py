@@ -196,6 +196,7 @@ def _dense_tiles(mask: flex.BlockMask, name: str) -> Tensor:
 def test_documents_are_left_out_of_one_another() -> None:
     """32 documents of a tile each: a row of tiles lists its own and that of BOS, not all that were revealed before."""
     every = Mask(blocks=document_blocks(32 * TILE, 32 * TILE, strict=False, width=TILE)).tiles
+    assert every.full_kv_num_blocks is not None
     assert (every.kv_num_blocks + every.full_kv_num_blocks).max() <= 3
 
 

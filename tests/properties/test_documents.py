@@ -157,8 +157,8 @@ def test_no_leak_and_no_blindness(context: str, two_stream_layers: int, name: st
     ids = windows()[:1].gather(1, places - 1)
 
     changed = torch.where(torch.eye(LENGTH + 1, LENGTH) == 1, (ids + 7) % VOCAB, ids)  # one token each, the last none
-    everywhere = (part.expand_as(changed) for part in (places, blocks))
-    logits = model(lay_out(changed, *everywhere, BOS, before.expand_as(changed)))[..., :VOCAB]
+    where, when, apart = (part.expand_as(changed) for part in (places, blocks, before))
+    logits = model(lay_out(changed, where, when, BOS, apart))[..., :VOCAB]
     moved = (logits[:, :-1] - logits[:, -1:]).abs().amax(-1)  # [row, token]
     visible = (blocks[0] < blocks[0, :, None]) & (before[0] == before[0, :, None])
     assert moved[~visible].max() < 1e-12
@@ -179,12 +179,11 @@ def test_storage_does_not_matter() -> None:
 
 
 def test_windows_of_one_document_keep_the_causal_kernel() -> None:
-    tokens, drawn = windows(), orders("any_order")
-    one, several = (ordered_batch(tokens[[row]], [drawn[row]], BOS, eos_id=EOS).layout for row in (1, 0))
+    tokens, at = windows(), torch.arange(1, LENGTH + 1)[None]
+    several, one = (lay_out(row[None], at, at, BOS, tokens_before(row[None], EOS)) for row in tokens[:2])
     assert one.visibility is ALL_CAUSAL
     assert several.visibility.query.blocks is not None
-    across = ordered_batch(tokens[[0]], [drawn[0]], BOS).layout
-    assert across.visibility is ALL_CAUSAL
+    assert lay_out(tokens[:1], at, at, BOS).visibility is ALL_CAUSAL
 
 
 def test_tokens_before() -> None:
