@@ -1,5 +1,6 @@
 """`armd eval`: perplexity under strided orders, and bounds over random ones."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,7 +45,7 @@ def evaluate(
     """Measure exact perplexity left to right and under strided orders, heads and parallel phase apart.
 
     With --random-orders also the bound over random orders, beside the tighter one of importance weighting. A denoiser
-    (MDLM, BD3-LM) has its NELBO alone.
+    (MDLM, BD3-LM) has its NELBO alone. A model trained with data.attention=within_document is measured so too.
 
     Example: armd eval runs/quickstart --data runs/quickstart-data/tokens/held_out --random-orders 4 --out runs/eval
     """
@@ -56,15 +57,28 @@ def evaluate(
     from data_pipeline.manifest import check_tokenizer
     from data_pipeline.stream import TokenStream
 
+    _refuse_several_processes()
     opened = open_model(model)
     opened.network.to(_device(device))
     stream = TokenStream(data, opened.network.config.max_sequence_length, seed=0)
     check_tokenizer(stream.manifest, opened.tokenizer, data)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         results = _evaluate(opened, stream, streams, random_orders, windows, batch_size, progress)
-    Console().print(table(results))
+    Console().print(table(results, opened.within_document))
     if out is not None:
-        typer.echo(f"{write_json(out, results, model=model, data=data, manifest_hash=stream.manifest.hash())} written")
+        written = write_json(out, results, model, data, stream.manifest.hash(), opened.attention)
+        typer.echo(f"{written} written")
+
+
+def _refuse_several_processes() -> None:
+    """One process measures every window. Several would each measure all of them, and write one file at once."""
+    from armd_dist.errors import EvaluationError
+
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise EvaluationError(
+            f"WORLD_SIZE={processes}: armd eval works in one process, on one GPU; start it without torchrun"
+        )
 
 
 def _device(name: str | None) -> "torch.device":
@@ -95,12 +109,12 @@ def _evaluate(
     from armd_dist.model.armd import ARMD
 
     count = min(windows or stream.num_windows, stream.num_windows)
-    network = opened.network
+    network, apart = opened.network, opened.within_document
     if isinstance(network, ARMD):
         wanted, draws = parse_streams("1,2,4" if streams is None else streams), random_orders or 0
         task = progress.add_task("evaluating", total=count * (len(wanted) + draws))
         return evaluate_orders(
-            network, stream, wanted, draws, count, batch_size, lambda done: progress.advance(task, done)
+            network, stream, wanted, draws, count, batch_size, lambda done: progress.advance(task, done), apart
         )
     if streams is not None:
         raise EvaluationError(f"--streams {streams}: a denoiser has a bound and no strided likelihood; leave it out")
@@ -109,5 +123,5 @@ def _evaluate(
     draws = random_orders or MASKINGS
     task = progress.add_task("evaluating", total=count * draws)
     return evaluate_maskings(
-        network, stream, opened.block_length, draws, count, batch_size, lambda done: progress.advance(task, done)
+        network, stream, opened.block_length, draws, count, batch_size, lambda done: progress.advance(task, done), apart
     )

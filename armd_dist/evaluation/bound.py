@@ -42,12 +42,17 @@ def evaluate_any_order(
     windows: int,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    within_document: bool = False,
 ) -> Bound:
-    """The bound of the first `windows` windows under `draws` uniform random orders each."""
+    """The bound of the first `windows` windows under `draws` uniform random orders each.
+
+    within_document: as in `evaluate_strided`.
+    """
+    eos_id = stream.manifest.eos_id if within_document else None
 
     def nats(tokens: Tensor, samples: list[int]) -> Tensor:
         orders = [any_order(tokens.shape[1], np.random.default_rng((SEED, sample))) for sample in samples]
-        return batch_nll(model, ordered_batch(tokens, orders, stream.manifest.bos_id))
+        return batch_nll(model, ordered_batch(tokens, orders, stream.manifest.bos_id, eos_id=eos_id))
 
     return _summary(_draw(nats, stream, draws, windows, batch_size, progress), stream, importance=True)
 
@@ -60,13 +65,18 @@ def evaluate_denoiser(
     windows: int,
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
+    within_document: bool = False,
 ) -> Bound:
-    """The NELBO of the first `windows` windows, from `draws` maskings each; block_length: None for the whole text."""
+    """The NELBO of the first `windows` windows, from `draws` maskings each; block_length: None for the whole text.
+
+    within_document: as in `evaluate_strided`.
+    """
     window = block_length or stream.sequence_length
+    eos_id = stream.manifest.eos_id if within_document else None
 
     def nats(tokens: Tensor, samples: list[int]) -> Tensor:
         masked = draw_masking(tokens.shape[1], window, SEED, samples)
-        batch = masked_batch(tokens, masked, window, stream.manifest.bos_id)
+        batch = masked_batch(tokens, masked, window, stream.manifest.bos_id, eos_id=eos_id)
         assert batch.weights is not None
         return batch_nll(model, batch) * batch.weights
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
 from armd_dist.model.network import Network
+from armd_dist.objectives.documents import tokens_before
 from armd_dist.objectives.likelihood import MicroBatch, token_nll
 from armd_dist.orders.schemes import strided
 from armd_dist.orders.strided import num_heads
@@ -42,15 +43,20 @@ def evaluate_strided(
     batch_size: int = 16,
     progress: Callable[[int], None] | None = None,
     windows: int | None = None,
+    within_document: bool = False,
 ) -> Perplexity:
-    """PPL_S over the first `windows` windows, or all. `progress` is told those done. Raises ValueError for a bad S."""
+    """PPL_S over the first `windows` windows, or all. `progress` is told those done. Raises ValueError for a bad S.
+
+    within_document: a token sees those of its own document alone, under the order of the whole window.
+    """
     windows = windows or stream.num_windows
+    eos_id = stream.manifest.eos_id if within_document else None
     order = strided(stream.sequence_length, streams)
     positions, blocks = torch.from_numpy(order.position), torch.from_numpy(order.block)
     nll = torch.empty(windows, stream.sequence_length, dtype=torch.float64)
     for start in range(0, windows, batch_size):
         tokens = torch.from_numpy(stream.windows(np.arange(start, min(start + batch_size, windows))))
-        nll[start : start + len(tokens)] = window_nll(model, tokens, positions, blocks, stream.manifest.bos_id)
+        nll[start : start + len(tokens)] = window_nll(model, tokens, positions, blocks, stream.manifest.bos_id, eos_id)
         if progress is not None:
             progress(len(tokens))
     heads = blocks <= num_heads(stream.sequence_length, streams)
@@ -59,10 +65,16 @@ def evaluate_strided(
 
 
 @torch.no_grad()
-def window_nll(model: ARMD, windows: Tensor, positions: Tensor, blocks: Tensor, bos_id: int) -> Tensor:
-    """Nats of every token, [windows, tokens] in the order's storage; positions, blocks: [tokens]."""
+def window_nll(
+    model: ARMD, windows: Tensor, positions: Tensor, blocks: Tensor, bos_id: int, eos_id: int | None = None
+) -> Tensor:
+    """Nats of every token, [windows, tokens] in the order's storage; positions, blocks: [tokens].
+
+    eos_id: the end of a document, for attention within documents; None: across.
+    """
     revealed = windows[:, positions - 1]
-    layout = lay_out(revealed, positions.expand_as(revealed), blocks.expand_as(revealed), bos_id)
+    before = None if eos_id is None else tokens_before(windows, eos_id)[:, positions - 1]
+    layout = lay_out(revealed, positions.expand_as(revealed), blocks.expand_as(revealed), bos_id, before)
     return batch_nll(model, MicroBatch(layout, revealed))
 
 

@@ -39,10 +39,11 @@ def evaluate_orders(
     windows: int | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    within_document: bool = False,
 ) -> Results:
     """Perplexities by name: left_to_right for one stream, strided_S for S, any_order for the bound by random orders.
 
-    `windows`: evaluate these many, None for all. Raises EvaluationError.
+    `windows`: evaluate these many, None for all. `within_document`: as the model was trained. Raises EvaluationError.
     """
     if max(streams) > data.sequence_length:
         raise EvaluationError(
@@ -50,11 +51,15 @@ def evaluate_orders(
         )
     count = data.num_windows if windows is None else min(windows, data.num_windows)
     results: Results = {
-        "left_to_right" if s == 1 else f"strided_{s}": evaluate_strided(model, data, s, batch_size, progress, count)
+        "left_to_right" if s == 1 else f"strided_{s}": evaluate_strided(
+            model, data, s, batch_size, progress, count, within_document
+        )
         for s in streams
     }
     if random_orders:
-        results["any_order"] = evaluate_any_order(model, data, random_orders, count, batch_size, progress)
+        results["any_order"] = evaluate_any_order(
+            model, data, random_orders, count, batch_size, progress, within_document
+        )
     return results
 
 
@@ -66,17 +71,20 @@ def evaluate_maskings(
     windows: int | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    within_document: bool = False,
 ) -> Results:
     """The denoiser's bound, as masked_diffusion, or block_diffusion where it works in windows of block_length."""
     name = "masked_diffusion" if block_length is None else "block_diffusion"
     count = data.num_windows if windows is None else min(windows, data.num_windows)
-    return {name: evaluate_denoiser(model, data, block_length, draws, count, batch_size, progress)}
+    return {name: evaluate_denoiser(model, data, block_length, draws, count, batch_size, progress, within_document)}
 
 
-def table(results: Results) -> Table:
+def table(results: Results, within_document: bool = False) -> Table:
     """For the terminal. Bounds say "at most"; importance weighting makes the second, tighter one."""
     columns = ("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
     shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    if within_document:
+        shown.caption = "each document by itself, as the model was trained (data.attention=within_document)"
     first = next(iter(results.values())).value
     for name, found in results.items():
         exact = isinstance(found, Perplexity)
@@ -97,13 +105,16 @@ def _phases(found: Perplexity) -> tuple[str, str, str]:
     return f"{found.heads:.2f}", "" if found.parallel is None else f"{found.parallel:.2f}", str(found.steps)
 
 
-def write_json(folder: Path, results: Results, model: Path, data: Path, manifest_hash: str) -> Path:
+def write_json(
+    folder: Path, results: Results, model: Path, data: Path, manifest_hash: str, attention: str = "across_documents"
+) -> Path:
     """Writes folder/evaluation.json in one rename and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": str(model),
         "data": str(data),
         "data_manifest_sha256": manifest_hash,
+        "attention": attention,
         "perplexity": {name: asdict(found) for name, found in results.items()},
     }
     temporary = folder / ".evaluation.json.partial"

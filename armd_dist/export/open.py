@@ -19,11 +19,19 @@ from data_pipeline.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Opened:
-    """A network in fp32 on this process, ready to evaluate; block_length: the windows of a block-diffusion denoiser."""
+    """A network in fp32 on this process, ready to evaluate.
+
+    attention: data.attention of its training; block_length: the windows of a block-diffusion denoiser.
+    """
 
     network: Network
     tokenizer: Tokenizer
+    attention: str
     block_length: int | None = None
+
+    @property
+    def within_document(self) -> bool:
+        return self.attention == "within_document"
 
 
 def open_model(path: Path) -> Opened:
@@ -31,7 +39,8 @@ def open_model(path: Path) -> Opened:
     if (path / "config.json").is_file():
         return _open_export(path)
     model, run, checkpoint = load_model(path)
-    return Opened(model, Tokenizer.load(checkpoint / "tokenizer.model"), run.orders.block_length)
+    tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
+    return Opened(model, tokenizer, run.data.attention, run.orders.block_length)
 
 
 def open_armd(path: Path) -> tuple[ARMD, Tokenizer]:
@@ -60,4 +69,5 @@ def _open_export(path: Path) -> Opened:
         for name, tensor in load_file(file).items()
     }
     model.load_state_dict(weights, assign=True)
-    return Opened(model.eval().requires_grad_(False), Tokenizer.load(path / "tokenizer.model"))
+    attention = settings.get("trained", {}).get("attention", "across_documents")
+    return Opened(model.eval().requires_grad_(False), Tokenizer.load(path / "tokenizer.model"), attention)

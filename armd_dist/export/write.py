@@ -82,6 +82,7 @@ def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer) -> Ar
             "step": state.step,
             "tokens": state.consumed_samples * run.data.sequence_length,
             "data_manifest_sha256": state.manifest_hash,
+            "attention": run.data.attention,
         },
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,

@@ -15,9 +15,9 @@ from torch import Tensor
 from armd_dist.generation.cache import make_caches
 from armd_dist.generation.sampling import Sampling, sample
 from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import BOS_BLOCK, Layout
+from armd_dist.model.layout import Layout
 from armd_dist.model.neighbours import NOTHING, Neighbours
-from armd_dist.model.visibility import ALL_CAUSAL, ALL_VISIBLE, Visibility, from_blocks
+from armd_dist.model.visibility import ALL_CAUSAL, ALL_VISIBLE, BOS_BLOCK, Visibility, from_blocks
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import attend
 from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
-from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Masked
+from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Masked, Visible
 from armd_dist.model.stages import Stage
 from armd_dist.model.two_stream import Layer
 from armd_dist.model.visibility import Mask, not_later
 
 CLEAN = -1  # window of BOS, before all others
+OF_ALL = -1  # document of BOS
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class DenoiserLayout:
 
     Over a whole text BOS alone is clean, as in MDLM. With windows the text stands there twice, as in BD3-LM: a row of
     the second copy sees its own window there, and the earlier windows in the clean copy, whose last window nobody
-    would read.
+    would read. Within documents it sees what is in its own document of all that, and BOS.
 
     clean_ids, clean_positions: [batch, clean]; ids, positions, masked: [batch, rows], in text order; of_clean: clean
     rows on clean rows; of_text: the text's rows on all rows.
@@ -46,28 +47,43 @@ class DenoiserLayout:
         return DenoiserLayout(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def lay_out_masked(ids: Ids, masked: Masked, window: int, bos_id: int) -> DenoiserLayout:
-    """Rows for whole texts [batch, rows] in text order, in windows of `window` tokens (the last may be short)."""
+def lay_out_masked(ids: Ids, masked: Masked, window: int, bos_id: int, before: Ids | None = None) -> DenoiserLayout:
+    """Rows for whole texts [batch, rows] in text order, in windows of `window` tokens (the last may be short).
+
+    before: as in `lay_out`. Windows are those of the text, so that a document's first one may be short too.
+    """
     batch, rows = ids.shape
     last = (rows - 1) // window * window  # where the last window starts: its clean copy is never a key
     place = torch.arange(1, rows + 1, device=ids.device).expand(batch, -1)
     of_row = torch.arange(rows, device=ids.device) // window
     clean = torch.nn.functional.pad(of_row[:last], (1, 0), value=CLEAN)
+    of_clean = not_later(clean[None], clean[None])
+    # One window: all rows see each other and BOS, and no mask is needed.
+    of_text = _of_text(clean, of_row) if last else None
+    if before is not None and before.any():
+        documents = torch.nn.functional.pad(before[:, :last], (1, 0), value=OF_ALL)
+        of_clean = of_clean & _same_document(documents, documents)
+        of_text = _of_text(clean, of_row) & _same_document(before, torch.cat((documents, before), dim=1))
+        place = place - before
     return DenoiserLayout(
         clean_ids=torch.nn.functional.pad(ids[:, :last], (1, 0), value=bos_id),
         clean_positions=torch.nn.functional.pad(place[:, :last], (1, 0)),
         ids=ids,
         positions=place,
         masked=masked,
-        of_clean=Mask(dense=not_later(clean[None], clean[None])),
-        # One window: all rows see each other and BOS, and no mask is needed.
-        of_text=Mask(dense=_of_text(clean, of_row)) if last else Mask(),
+        of_clean=Mask(dense=of_clean),
+        of_text=Mask(dense=of_text),
     )
 
 
 def _of_text(clean: Tensor, text: Tensor) -> Tensor:
     """[1, rows, clean + rows]: a row sees the clean windows before its own, and all of its own in the second copy."""
     return torch.cat((clean[None, :] < text[:, None], text[None, :] == text[:, None]), dim=1)[None]
+
+
+def _same_document(rows: Ids, keys: KeyIds) -> Visible:
+    """[batch, rows, keys], true where both are of one document, or the key is BOS."""
+    return (keys[:, None, :] == rows[:, :, None]) | (keys == OF_ALL)[:, None, :]
 
 
 class DenoiserLayer(Layer):

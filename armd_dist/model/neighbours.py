@@ -14,7 +14,7 @@ class Neighbours:
     """For each query row the nearest tokens to its left and right that are revealed in an earlier block.
 
     Ids, and distances in places (>= 1). Where nothing stands to the right, the distance is 0 and the id means nothing.
-    To the left there is always something: BOS at place 0. All [batch, rows].
+    To the left there is always something: BOS at place 0 of the document. All [batch, rows].
     """
 
     left_ids: Ids
@@ -26,8 +26,12 @@ class Neighbours:
         return Neighbours(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
 
-def nearest_visible(ids: Ids, positions: Ids, blocks: Ids, bos_id: int) -> Neighbours:
-    """Neighbours of rows given as (id, place in the text >= 1, block), each [batch, rows], in any storage order."""
+def nearest_visible(ids: Ids, positions: Ids, blocks: Ids, bos_id: int, before: Ids | None = None) -> Neighbours:
+    """Neighbours of rows given as (id, place in the text >= 1, block), each [batch, rows], in any storage order.
+
+    before: tokens of the text before each row's document, where none is looked for outside of it. The blocks of a
+    later document must be later: then nothing in it is a neighbour to the right.
+    """
     batch, last = ids.shape[0], int(positions.max())
     # Tables by place, with BOS at 0 and a wall behind the last place; both earlier than every block.
     shape = (batch, last + 2)
@@ -35,9 +39,13 @@ def nearest_visible(ids: Ids, positions: Ids, blocks: Ids, bos_id: int) -> Neigh
     block_at[:, 0] = block_at[:, -1] = torch.iinfo(torch.int64).min
     id_at = torch.full(shape, bos_id, device=ids.device).scatter(1, positions, ids)
     left = _nearest_smaller(block_at).gather(1, positions)
+    left_ids = id_at.gather(1, left)
+    if before is not None:
+        left_ids = torch.where(left > before, left_ids, bos_id)
+        left = torch.maximum(left, before)
     right = last + 1 - _nearest_smaller(block_at.flip(1)).gather(1, last + 1 - positions)
     return Neighbours(
-        left_ids=id_at.gather(1, left),
+        left_ids=left_ids,
         left_distance=positions - left,
         right_ids=id_at.gather(1, right),
         right_distance=torch.where(right == last + 1, NOTHING, right - positions),

@@ -12,19 +12,26 @@ from armd_dist.model.shapes import Ids, KeyIds, Masked, Visible
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
 
+BOS_BLOCK = -1  # before every prompt (block 0) and every generated block
 TILE = 128  # rows and keys of a tile in FlexAttention's mask: its kernels' own size
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of the rows, [batch, rows], and of the keys, [batch, keys]; `strict`: a row does not see its own block."""
+    """Blocks of the rows, [batch, rows], and of the keys, [batch, keys]; `strict`: a row does not see its own block.
+
+    since: [batch, rows], the first block that a row sees beside BOS's, for attention within documents, each of which
+    has blocks of its own; None: from the first one on.
+    """
 
     rows: Ids
     keys: KeyIds
     strict: bool
+    since: Ids | None = None
 
     def to(self, device: object) -> "Blocks":
-        return Blocks(self.rows.to(device), self.keys.to(device), self.strict)  # type: ignore[call-overload]
+        since = None if self.since is None else self.since.to(device)  # type: ignore[call-overload]
+        return Blocks(self.rows.to(device), self.keys.to(device), self.strict, since)  # type: ignore[call-overload]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +58,8 @@ class Mask:
         """[batch or 1, rows, keys], true where a row sees a key; None where causal or everything."""
         if self.blocks is None:
             return self.dense
-        return (earlier if self.blocks.strict else not_later)(self.blocks.rows, self.blocks.keys)
+        seen = (earlier if self.blocks.strict else not_later)(self.blocks.rows, self.blocks.keys)
+        return seen if self.blocks.since is None else seen & not_before(self.blocks.since, self.blocks.keys)
 
     @cached_property
     def blind(self) -> Masked | None:
@@ -92,12 +100,14 @@ ALL_CAUSAL = Visibility(Mask(causal=True), Mask(causal=True), Mask(causal=True))
 ALL_VISIBLE = Visibility(Mask(), Mask(), Mask())
 
 
-def from_blocks(content_blocks: KeyIds, query_blocks: Ids) -> Visibility:
-    """Masks for rows in any storage order. BOS has the smallest block of all."""
+def from_blocks(
+    content_blocks: KeyIds, query_blocks: Ids, content_since: KeyIds | None = None, query_since: Ids | None = None
+) -> Visibility:
+    """Masks for rows in any storage order. BOS has the smallest block of all, BOS_BLOCK. since: as in `Blocks`."""
     return Visibility(
-        content=Mask(blocks=Blocks(content_blocks, content_blocks, strict=False)),
-        query=Mask(blocks=Blocks(query_blocks, content_blocks, strict=True)),
-        upper=Mask(blocks=Blocks(query_blocks, query_blocks, strict=False)),
+        content=Mask(blocks=Blocks(content_blocks, content_blocks, strict=False, since=content_since)),
+        query=Mask(blocks=Blocks(query_blocks, content_blocks, strict=True, since=query_since)),
+        upper=Mask(blocks=Blocks(query_blocks, query_blocks, strict=False, since=query_since)),
     )
 
 
@@ -111,25 +121,38 @@ def earlier(row_blocks: Ids, key_blocks: KeyIds) -> Visible:
     return key_blocks[:, None, :] < row_blocks[:, :, None]
 
 
+def not_before(row_since: Ids, key_blocks: KeyIds) -> Visible:
+    """Within a document: [batch, rows, keys], true where b(key) is from the row's first block on, or the key is BOS."""
+    return (key_blocks[:, None, :] >= row_since[:, :, None]) | (key_blocks == BOS_BLOCK)[:, None, :]
+
+
 def block_mask(blocks: Blocks) -> "BlockMask":
     """FlexAttention's mask: which tiles hold no visible pair, some, or nothing else, and a rule for those in between.
 
     Equal to torch's create_block_mask, without its [rows, keys] tensor: a tile holds a visible pair if its latest row
-    sees its earliest key, and nothing else if its earliest row sees its latest key.
+    sees its earliest key, and nothing else if its earliest row sees its latest key. Within documents a tile may be
+    listed that holds no visible pair after all; the rule then hides what is in it.
     """
     from torch.nn.attention.flex_attention import BlockMask  # needed on CUDA alone
 
-    # The latest block that a row sees; then one rule, and one compiled kernel, serves all masks.
+    # The first and the latest block that a row sees; then one rule, and one compiled kernel, serves all masks.
     upto = (blocks.rows - 1 if blocks.strict else blocks.rows).contiguous()
+    since = torch.full_like(upto, BOS_BLOCK) if blocks.since is None else blocks.since.contiguous()
     keys = blocks.keys.contiguous()
     (first_row, last_row, whole_row), (first_key, last_key, whole_key) = _extremes(upto), _extremes(keys)
-    full = not_later(first_row, last_key) & whole_row[:, None] & whole_key
-    some = not_later(last_row, first_key) & ~full
+    first_since, last_since, _ = _extremes(since)
+    full = not_later(first_row, last_key) & (first_key[:, None] >= last_since[:, :, None])
+    full &= whole_row[:, None] & whole_key
+    of_bos = (first_key == BOS_BLOCK)[:, None]
+    some = not_later(last_row, first_key) & (not_before(first_since, last_key) | of_bos) & ~full
     return BlockMask.from_kv_blocks(
         *_listed(some),
         *_listed(full),
         BLOCK_SIZE=TILE,
-        mask_mod=lambda batch, head, row, key: keys[batch, key] <= upto[batch, row],
+        mask_mod=lambda batch, head, row, key: (
+            (keys[batch, key] <= upto[batch, row])
+            & ((keys[batch, key] >= since[batch, row]) | (keys[batch, key] == BOS_BLOCK))
+        ),
         seq_lengths=(upto.shape[1], keys.shape[1]),
     )
 

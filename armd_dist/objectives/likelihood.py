@@ -18,6 +18,7 @@ from armd_dist.model.layers import Layers
 from armd_dist.model.layout import Layout, lay_out
 from armd_dist.model.network import Network
 from armd_dist.model.shapes import Ids, Logits, Scores, Weights
+from armd_dist.objectives.documents import tokens_before
 from armd_dist.orders.order import Order
 
 
@@ -64,12 +65,23 @@ class MicroBatch:
         return scores.mean() if self.weights is None else (scores * self.weights.t().to(scores.dtype)).mean()
 
 
-def ordered_batch(tokens: Ids, orders: Sequence[Order], bos_id: int, first_sample: int = 0) -> MicroBatch:
-    """Texts [batch, rows] in text order, each under an order of its own; rows are stored as revealed."""
+def ordered_batch(
+    tokens: Ids, orders: Sequence[Order], bos_id: int, first_sample: int = 0, eos_id: int | None = None
+) -> MicroBatch:
+    """Texts [batch, rows] in text order, each under an order of its own; rows are stored as revealed.
+
+    eos_id: the end of a document, for attention within documents (None: across). Each then has its rows side by side,
+    as revealed, so that the kernels can leave out what other documents hide.
+    """
     places = torch.from_numpy(np.stack([order.position for order in orders]))
     blocks = torch.from_numpy(np.stack([order.block for order in orders]))
+    before = None
+    if eos_id is not None:
+        before = tokens_before(tokens, eos_id).gather(1, places - 1)
+        stored = before.argsort(dim=1, stable=True)
+        places, blocks, before = (part.gather(1, stored) for part in (places, blocks, before))
     revealed = tokens.gather(1, places - 1)
-    return MicroBatch(lay_out(revealed, places, blocks, bos_id), revealed, first_sample=first_sample)
+    return MicroBatch(lay_out(revealed, places, blocks, bos_id, before), revealed, first_sample=first_sample)
 
 
 def token_nll(model: Network, layout: Layout | DenoiserLayout, targets: Ids) -> Scores:

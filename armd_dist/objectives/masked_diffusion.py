@@ -11,6 +11,7 @@ from torch import Tensor
 
 from armd_dist.model.denoiser import lay_out_masked
 from armd_dist.model.shapes import Ids, Masked, Weights
+from armd_dist.objectives.documents import tokens_before
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.orders.masking import masked_places
 
@@ -20,9 +21,15 @@ def draw_masking(length: int, window: int, seed: int, samples: list[int]) -> Mas
     return torch.from_numpy(np.stack([masked_places(length, window, seed, sample) for sample in samples]))
 
 
-def masked_batch(ids: Ids, masked: Masked, window: int, bos_id: int, first_sample: int = 0) -> MicroBatch:
-    """Texts [batch, rows] with these tokens hidden, weighted so that the mean over all tokens is the NELBO."""
-    layout = lay_out_masked(ids, masked, window, bos_id)
+def masked_batch(
+    ids: Ids, masked: Masked, window: int, bos_id: int, first_sample: int = 0, eos_id: int | None = None
+) -> MicroBatch:
+    """Texts [batch, rows] with these tokens hidden, weighted so that the mean over all tokens is the NELBO.
+
+    eos_id: as in `ordered_batch`. The bound of a window is then the sum of its documents' own: what is hidden in one of
+    them is independent of the others at each time t.
+    """
+    layout = lay_out_masked(ids, masked, window, bos_id, None if eos_id is None else tokens_before(ids, eos_id))
     return MicroBatch(layout, ids, nelbo_weights(masked, window), first_sample)
 
 

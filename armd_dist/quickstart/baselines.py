@@ -21,7 +21,7 @@ def write_baselines(run: Run, data: Path, file: Path) -> None:
     model = ARMD(run.model, PlainLayers()).eval().requires_grad_(False)
     initialize(model, run.model, run.training.seed)
     found = {
-        "untrained": evaluate_strided(model, held_out, streams=1).value,
+        "untrained": evaluate_strided(model, held_out, 1, within_document=run.data.within_document).value,
         "unigram": unigram_perplexity(TokenStream(data / "train", run.data.sequence_length, seed=0), held_out),
     }
     temporary = file.with_name(".baselines.partial")

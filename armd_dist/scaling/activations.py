@@ -176,12 +176,14 @@ def _attention(model: ModelConfig, rows: _Rows) -> int:
 
 
 def _dense_mask(run: Run, rows: _Rows) -> int:
-    """A denoiser in windows hands its attention calls dense masks, kept as numbers to add to the scores."""
-    clean, length = _clean_rows(run), run.data.sequence_length
-    if run.model.network != "denoiser" or clean == 1:
+    """A denoiser in windows, or within documents, hands its attention calls dense masks, kept as numbers to add to the
+    scores; the same for all texts, unless each has documents of its own."""
+    clean, length, apart = _clean_rows(run), run.data.sequence_length, run.data.within_document
+    if run.model.network != "denoiser" or (clean == 1 and not apart):
         return 0
     of_clean = clean**2 if rows.kind == "denoiser" else 0
-    return element_size(run) * (of_clean + length * (clean + length))
+    masks = run.training.micro_batch_size if apart else 1
+    return element_size(run) * masks * (of_clean + length * (clean + length))
 
 
 def _clean_rows(run: Run) -> int:

@@ -22,6 +22,8 @@ class Batches:
         self.data = data
         self.share = run.training.global_batch_size // data_size
         self.offset = data_rank * self.share
+        # Where documents are kept apart, the token that ends one.
+        self.eos_id = data.manifest.eos_id if run.data.within_document else None
         self.make = self._masked if run.model.network == "denoiser" else self._ordered
 
     def numbers(self, step: int) -> np.ndarray:
@@ -73,9 +75,10 @@ class Batches:
     def _ordered(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         length, seed = tokens.shape[1], self.run.training.seed
         orders = [draw_order(self.run.orders, position, length, seed, int(sample)) for sample in samples]
-        return ordered_batch(torch.from_numpy(tokens), orders, self.data.manifest.bos_id, int(samples[0]))
+        ids, bos_id = torch.from_numpy(tokens), self.data.manifest.bos_id
+        return ordered_batch(ids, orders, bos_id, int(samples[0]), self.eos_id)
 
     def _masked(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         ids, window = torch.from_numpy(tokens), self.run.orders.block_length or tokens.shape[1]
         masked = draw_masking(tokens.shape[1], window, self.run.training.seed, samples.tolist())
-        return masked_batch(ids, masked, window, self.data.manifest.bos_id, int(samples[0]))
+        return masked_batch(ids, masked, window, self.data.manifest.bos_id, int(samples[0]), self.eos_id)

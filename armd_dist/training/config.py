@@ -39,9 +39,18 @@ class DataConfig(BaseModel):
         None, min_length=1, description="In place of path: several datasets, each with its weight."
     )
     sequence_length: int = Field(1024, ge=1, description="Tokens per sample, BOS not counted.")
+    attention: Literal["across_documents", "within_document"] = Field(
+        "across_documents",
+        description="How documents share a sample: as one text, or each as if it stood there alone, which keeps "
+        "attention inside it and counts its places from 1.",
+    )
     ledger: bool = Field(
         False, description="Append which samples each rank consumed to run.dir/ledger; armd data ledger RUN audits it."
     )
+
+    @property
+    def within_document(self) -> bool:
+        return self.attention == "within_document"
 
     @property
     def datasets(self) -> list[DatasetConfig]:

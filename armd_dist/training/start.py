@@ -8,13 +8,18 @@ from armd_dist.errors import ArmdError, ConfigError, Problem
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
+from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
 from data_pipeline.mixture import Mixture
 from data_pipeline.stream import TokenStream
 
 
 def open_data(run: Run) -> Mixture:
-    """The run's data. Raises DataError, or ConfigError where its vocabulary is not the model's."""
+    """The run's data. Raises DataError, or ConfigError where its vocabulary is not the model's.
+
+    Data of fewer windows than a global batch is refused: a step would hold a window twice, and with as many processes
+    as samples some would have none of their own. The rule does not ask how many processes there are.
+    """
     datasets = run.data.datasets
     streams = [TokenStream(dataset.path, run.data.sequence_length, run.training.seed) for dataset in datasets]
     mixture = Mixture(streams, [dataset.weight for dataset in datasets])
@@ -22,6 +27,15 @@ def open_data(run: Run) -> Mixture:
     if found != wanted:
         rule = f"{datasets[0].path} was made by a tokenizer of {found} tokens"
         raise ConfigError([Problem("model.vocab_size", wanted, rule, f"use model.vocab_size={found}, or other data")])
+    windows, batch = sum(stream.num_windows for stream in streams), run.training.global_batch_size
+    if windows < batch:
+        held = ", ".join(f"{stream.folder} ({stream.manifest.tokens:,} tokens)" for stream in streams)
+        raise DataError(
+            f"{held}: makes {windows} windows of data.sequence_length={run.data.sequence_length} tokens, fewer than "
+            f"training.global_batch_size={batch}: a step would hold the same window twice, and processes that have one "
+            f"sample each would have none of their own; use training.global_batch_size={windows} or less, a shorter "
+            "data.sequence_length, or more text"
+        )
     return mixture
 
 

@@ -20,16 +20,16 @@ from megatron.core import parallel_state
 from torch import Tensor
 
 from armd_dist.checkpoint.tensors import read_tensors, write_tensors
-from armd_dist.model.denoiser import lay_out_masked
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
-from armd_dist.objectives.masked_diffusion import draw_masking, nelbo_weights
+from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.order import Order
 from armd_dist.orders.schemes import any_order, in_blocks, left_to_right, masked_diffusion, segments, strided
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.topology import arrange, start, stop
 from armd_dist.run import Run
 
-STEPS, LENGTH, VOCAB, BATCH, BOS = 20, 12, 90, 8, 1
+STEPS, LENGTH, VOCAB, BATCH, BOS, EOS = 20, 12, 90, 8, 1, 0
+DOCUMENTS = "documents"  # as data.path: each sample has several
 
 TREE: dict[str, Any] = {
     "run": {"dir": "unused"},
@@ -87,14 +87,16 @@ def micro_batches(run: Run, step: int, data_rank: int, data_size: int) -> list[M
 def _micro_batch(run: Run, samples: list[int]) -> MicroBatch:
     draws = [np.random.default_rng(sample) for sample in samples]
     tokens = torch.from_numpy(np.stack([draw.integers(2, VOCAB, LENGTH // 2).repeat(2) for draw in draws]))
+    if run.data.path == DOCUMENTS:
+        tokens[:, 2 + samples[0] % 5] = tokens[:, 8] = EOS
+    eos_id = EOS if run.data.within_document else None
     if run.model.network == "denoiser":
         window = run.orders.block_length or LENGTH
         masked = draw_masking(LENGTH, window, 0, samples)
-        layout = lay_out_masked(tokens, masked, window, BOS)
-        return MicroBatch(layout, tokens, nelbo_weights(masked, window), samples[0])
+        return masked_batch(tokens, masked, window, BOS, samples[0], eos_id)
     # One micro-batch is of one kind, so that the causal kernel and dense masks both have their turn.
     orders = [ORDERS[samples[0] // len(samples) % len(ORDERS)](draw) for draw in draws]
-    return ordered_batch(tokens, orders, BOS, samples[0])
+    return ordered_batch(tokens, orders, BOS, samples[0], eos_id)
 
 
 class Trainer:

@@ -46,6 +46,8 @@ SWITCHES = {
 ODD = {"model.hidden_size": 15, "model.num_attention_heads": 3, "model.position_embedding": "learned"}
 LINEAR = {"model.query_context": "both"}
 DENOISER = {"model.network": "denoiser", "orders.block_length": 4}
+PACKED = {"data.path": "documents"}
+APART = PACKED | {"data.attention": "within_document"}
 REFERENCES: dict[str, dict[str, Any]] = {
     "plain": {},
     "switches": SWITCHES,
@@ -54,6 +56,9 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "linear": LINEAR,
     "denoiser": DENOISER,
     "deep": DEEP,
+    "packed": PACKED,
+    "apart": APART,
+    "denoiser_apart": DENOISER | APART,
 }
 
 
@@ -73,6 +78,8 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "data_2_zero_3": (2, "plain", [zero(3)]),
     "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
     "data_2_zero_3_selective": (2, "switches", [zero(3) | SELECTIVE | SWITCHES]),
+    "tensor_2_sequence_within_document": (2, "apart", [SEQUENCE | APART]),
+    "pipeline_2_within_document": (2, "apart", [PIPELINE | APART]),
     "pipeline_2": (2, "plain", [PIPELINE]),
     "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),
     "pipeline_2_recompute_dropout_zero_1": (2, "dropout", [PIPELINE | AGAIN | DROPOUT | zero(1)]),
@@ -91,6 +98,9 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_sequence_compiled": (2, "switches", [SEQUENCE | SWITCHES | COMPILED | AGAIN]),
     "pipeline_2_compiled": (2, "dropout", [PIPELINE | DROPOUT | COMPILED]),
     "tensor_2_linear": (2, "linear", [TENSOR | LINEAR]),
+    "data_2_zero_3_recompute_within_document": (2, "apart", [zero(3) | AGAIN | APART]),
+    "pipeline_2_denoiser_within_document": (2, "denoiser_apart", [PIPELINE | DENOISER | APART]),
+    "tensor_2_pipeline_2_sequence_within_document": (4, "apart", [PIPELINE | SEQUENCE | APART]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
     "data_2_zero_3_linear": (2, "linear", [zero(3) | LINEAR | AGAIN]),
@@ -153,6 +163,7 @@ QUICK_FIGURES: dict[str, tuple[int, str, Legs]] = {
     "kept_by_one": (2, "plain", [{}]),
     "kept_by_recompute": (2, "plain", [AGAIN]),
     "kept_by_selective": (2, "plain", [SELECTIVE]),
+    "packed": (1, "packed", [PACKED]),
 }
 
 
@@ -204,6 +215,10 @@ def test_there_is_something_to_clip_and_to_learn(quick: Found) -> None:
 @pytest.mark.parametrize("name", QUICK)
 def test_layouts_agree_with_one_process(name: str, quick: Found) -> None:
     agree(quick[name], quick[QUICK[name][1]], TOLERANCE, TOLERANCE, TOLERANCE)
+
+
+def test_documents_apart_are_another_thing_to_learn(quick: Found) -> None:
+    assert (quick["apart"]["curve"] - quick["packed"]["curve"]).abs().amin(0).min() > 1e-4
 
 
 @pytest.mark.grid

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn.attention import flex_attention as flex
 
 from armd_dist.model.kernels import attend, attend_flex, attend_reference, attend_sdpa
-from armd_dist.model.visibility import TILE, Blocks, Mask
+from armd_dist.model.visibility import BOS_BLOCK, TILE, Blocks, Mask
 
 EXACT = [(torch.float64, 1e-10), (torch.float32, 1e-5)]
 KINDS = ["causal", "everything", "dense", "one_dense", "blocks", "strict_blocks", "blind_rows", "blind_blocks"]
+KINDS += ["document_blocks", "strict_document_blocks"]
 Kernel = Callable[[Tensor, Tensor, Tensor, Mask], Tensor]
 
 
@@ -32,6 +33,16 @@ def sorted_blocks(batch: int, count: int, seed: int, first: int = 1) -> Tensor:
     return torch.from_numpy(np.sort(drawn, axis=1))
 
 
+def document_blocks(rows: int, keys: int, strict: bool, width: int = 20) -> Blocks:
+    """Rows and keys of documents of `width` rows, side by side, each as revealed; key 0 is BOS's."""
+    of_rows, of_keys = (
+        sorted_blocks(2, count, seed=count) + torch.arange(count) // width * 6 for count in (rows, keys)
+    )
+    of_rows, of_keys = of_rows.sort(dim=1).values, of_keys.sort(dim=1).values
+    of_keys[:, 0] = BOS_BLOCK
+    return Blocks(of_rows, of_keys, strict, since=(of_rows - 1) // 6 * 6 + 1)
+
+
 def make_mask(kind: str, rows: int, keys: int) -> Mask:
     """`blind` kinds have rows that see nothing; in the others key 0 stands for BOS."""
     if kind in ("causal", "everything"):
@@ -43,6 +54,8 @@ def make_mask(kind: str, rows: int, keys: int) -> Mask:
         if kind == "blind_rows":
             dense[0, 0] = dense[1, -1] = False
         return Mask(dense=dense)
+    if "document" in kind:
+        return Mask(blocks=document_blocks(rows, keys, strict="strict" in kind))
     of_keys = sorted_blocks(2, keys, seed=1)
     if kind != "blind_blocks":
         of_keys[:, 0] = -1
@@ -152,12 +165,49 @@ def test_tiles_are_those_of_torch(rows: int, keys: int, strict: bool) -> None:
     assert (found.mask_mod(everywhere[0], torch.tensor(0), *everywhere[1:]) == seen).all()
 
 
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("rows", "keys"), [(37, 37), (300, 300), (129, 384), (513, 200)])
+@pytest.mark.parametrize("width", [20, 130, 256])
+def test_tiles_within_documents_hide_nothing_and_show_nothing(width: int, rows: int, keys: int, strict: bool) -> None:
+    """At most one tile in a row of tiles is listed that turns out to be empty; none is called full that is not."""
+    blocks = document_blocks(rows, keys, strict, width)
+    seen = Mask(blocks=blocks).visible
+    assert seen is not None
+    expected = flex.create_block_mask(lambda b, h, q, k: seen[b, q, k], 2, None, rows, keys, device="cpu")
+    found = Mask(blocks=blocks).tiles
+    some, full = (_dense_tiles(found, name) for name in ("kv", "full_kv"))
+    wanted_some, wanted_full = (_dense_tiles(expected, name) for name in ("kv", "full_kv"))
+    assert (full <= wanted_full).all()
+    assert not (some & full).any()
+    assert (wanted_some | wanted_full <= some | full).all()
+    assert ((some | full) & ~(wanted_some | wanted_full)).sum(-1).max() <= 1
+    everywhere = torch.meshgrid(*map(torch.arange, (2, rows, keys)), indexing="ij")
+    assert (found.mask_mod(everywhere[0], torch.tensor(0), *everywhere[1:]) == seen).all()
+
+
+def _dense_tiles(mask: flex.BlockMask, name: str) -> Tensor:
+    """[batch, row tiles, key tiles], true where listed."""
+    counts, numbers = (getattr(mask, f"{name}_{part}")[:, 0] for part in ("num_blocks", "indices"))
+    marked = torch.zeros(numbers.shape, dtype=torch.bool)
+    first = torch.arange(numbers.shape[-1]) < counts[..., None]
+    return marked.scatter(-1, numbers.long(), first)
+
+
+def test_documents_are_left_out_of_one_another() -> None:
+    """32 documents of a tile each: a row of tiles lists its own and that of BOS, not all that were revealed before."""
+    every = Mask(blocks=document_blocks(32 * TILE, 32 * TILE, strict=False, width=TILE)).tiles
+    assert every.full_kv_num_blocks is not None
+    assert (every.kv_num_blocks + every.full_kv_num_blocks).max() <= 3
+
+
 @pytest.mark.usefixtures("differentiable")
 def test_flex_is_compiled_once_for_all_orders_of_a_shape() -> None:
     kernel = torch.compile(flex.flex_attention, backend="aot_eager")
     queries, keys, values, _ = inputs(130, 130, torch.float32)
     with torch._dynamo.config.patch(error_on_recompile=True):
         for seed, strict in enumerate([False, True, False, True]):
-            mask = Mask(blocks=Blocks(sorted_blocks(2, 130, seed), sorted_blocks(2, 130, seed + 9), strict))
-            found = partial(attend_flex, kernel=kernel)(queries, keys, values, mask)
-            torch.testing.assert_close(found, attend_reference(queries, keys, values, mask), rtol=1e-5, atol=1e-5)
+            across = Blocks(sorted_blocks(2, 130, seed), sorted_blocks(2, 130, seed + 9), strict)
+            for blocks in (across, document_blocks(130, 130, strict)):
+                mask = Mask(blocks=blocks)
+                found = partial(attend_flex, kernel=kernel)(queries, keys, values, mask)
+                torch.testing.assert_close(found, attend_reference(queries, keys, values, mask), rtol=1e-5, atol=1e-5)

@@ -13,8 +13,8 @@ from toys import CONTEXTS, SCHEMES, Rows, rows_of, scheme, tiny_model
 from armd_dist.model import two_stream, visibility
 from armd_dist.model.armd import ARMD
 from armd_dist.model.kernels import attend_flex, attend_reference
-from armd_dist.model.layout import BOS_BLOCK, Layout
-from armd_dist.model.visibility import ALL_CAUSAL, Mask, from_blocks
+from armd_dist.model.layout import Layout
+from armd_dist.model.visibility import ALL_CAUSAL, BOS_BLOCK, Mask, from_blocks
 from armd_dist.objectives.likelihood import token_nll
 from armd_dist.orders.order import Order
 from armd_dist.orders.schemes import any_order, masked_diffusion

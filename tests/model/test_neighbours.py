@@ -50,6 +50,34 @@ def test_against_brute_force(blocks_of: str, length: int) -> None:
                 assert got[2] == wanted[2]
 
 
+@pytest.mark.parametrize("blocks_of", ["permutation", "few", "left to right"])
+def test_within_documents_each_has_its_own(blocks_of: str) -> None:
+    """As brute force finds them in each document by itself, and with places of the whole text left out too."""
+    draw = np.random.default_rng(0)
+    sizes, length = [7, 1, 12, 4], 24
+    before = np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+    blocks = {
+        "permutation": draw.permutation(length),
+        "few": draw.integers(0, 4, length),
+        "left to right": np.arange(length),
+    }[blocks_of]
+    ids, places = draw.integers(10, 10_000, length), np.arange(1, length + 1)
+    for kept in (np.arange(length), np.sort(draw.permutation(length)[:17])):
+        rows = draw.permutation(kept)
+        given = [torch.from_numpy(part[rows])[None] for part in (ids, places, before * length + blocks, before)]
+        near = nearest_visible(*given[:3], BOS, given[3])
+        for at, row in enumerate(rows.tolist()):
+            own = [one for one in rows.tolist() if before[one] == before[row]]
+            parts = ([int(part[one]) for one in own] for part in (ids, places - before, blocks))
+            left_id, left, right_id, right = by_brute_force(*parts)[own.index(row)]
+            assert (near.left_ids[0, at], near.left_distance[0, at], near.right_distance[0, at]) == (
+                left_id,
+                left,
+                right,
+            )
+            assert right_id is None or near.right_ids[0, at] == right_id
+
+
 def test_left_to_right_is_the_previous_token() -> None:
     ids, at = torch.tensor([[7, 8, 9]]), torch.tensor([[1, 2, 3]])
     near = nearest_visible(ids, at, at, BOS)

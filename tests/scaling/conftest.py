@@ -24,6 +24,7 @@ def make_run(
     training: dict[str, Any] | None = None,
     parallel: dict[str, Any] | None = None,
     orders: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
 ) -> Run:
     """A run of five layers of width 64 on sequences of 64 tokens, with these changes. bf16 takes ZeRO 1."""
     precision = (training or {}).get("precision", "bf16")
@@ -31,7 +32,7 @@ def make_run(
         {
             "run": {"dir": "unused"},
             "model": {**MODEL, **(model or {})},
-            "data": {"path": "unused", "sequence_length": 64},
+            "data": {"path": "unused", "sequence_length": 64, **(data or {})},
             "orders": orders or {},
             "training": {**TRAINING, **(training or {})},
             "parallel": {"zero_stage": int(precision == "bf16"), **(parallel or {})},

@@ -214,13 +214,16 @@ def test_head_without_its_logits(run_with: Runs) -> None:
 
 
 @pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.parametrize("attention", ["across_documents", "within_document"])
 @pytest.mark.parametrize("window", [None, 16])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_denoiser(window: int | None, dropout: float, run_with: Runs) -> None:
-    run = run_with(model={"network": "denoiser", "hidden_dropout": dropout}, orders={"block_length": window})
+def test_denoiser(window: int | None, dropout: float, attention: str, run_with: Runs) -> None:
+    model = {"network": "denoiser", "hidden_dropout": dropout}
+    run = run_with(model=model, orders={"block_length": window}, data={"attention": attention})
     model = Denoiser(run.model, PlainLayers()).to(torch.bfloat16)
     rows = rows_of(left_to_right(64), batch=run.training.micro_batch_size, vocab=200)
-    layout = lay_out_masked(rows.ids, torch.arange(64).expand(2, -1) % 3 == 0, window or 64, BOS)
+    before = (torch.arange(64) // 20 * 20).expand(2, -1) if run.data.within_document else None
+    layout = lay_out_masked(rows.ids, torch.arange(64).expand(2, -1) % 3 == 0, window or 64, BOS, before)
     found, _ = kept(model, partial(model, layout))
     expected = sum(layer.kept for layer in kept_by_layers(run)) + kept_by_embedding(run) + kept_by_head(run)
     assert found == pytest.approx(expected, rel=TOLERANCE)
