@@ -1,7 +1,6 @@
 """Several evaluations of one model, as a table and as evaluation.json."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from armd_dist.evaluation.bound import Bound, evaluate_any_order, evaluate_denoi
 from armd_dist.evaluation.likelihood import Perplexity, evaluate_strided
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
+from data_pipeline.files import write_atomically
 from data_pipeline.stream import TokenStream
 
 Results = dict[str, Perplexity | Bound]
@@ -97,16 +97,14 @@ def _phases(found: Perplexity) -> tuple[str, str, str]:
     return f"{found.heads:.2f}", "" if found.parallel is None else f"{found.parallel:.2f}", str(found.steps)
 
 
-def write_json(folder: Path, results: Results, model: Path, data: Path, manifest_hash: str) -> Path:
+def write_json(folder: Path, results: Results, model: Path, data: TokenStream) -> Path:
     """Writes folder/evaluation.json in one rename and returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": str(model),
-        "data": str(data),
-        "data_manifest_sha256": manifest_hash,
+        "data": str(data.folder),
+        "data_manifest_sha256": data.manifest.hash(),
+        "sequence_length": data.sequence_length,
         "perplexity": {name: asdict(found) for name, found in results.items()},
     }
-    temporary = folder / ".evaluation.json.partial"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, folder / "evaluation.json")
+    write_atomically(folder / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
     return folder / "evaluation.json"
