@@ -1,5 +1,6 @@
 """What each pipeline-parallel process holds, and what waiting for each other costs the stages."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -97,6 +98,14 @@ def stage_table(run: Run, world_size: int) -> "Table":
             f"{row.memory / 1e9:,.2f}",
         )
     return table
+
+
+def print_stages(run: Run, world_size: int) -> None:
+    """Says on stderr how a job of several processes is divided. Every process may call it; that of RANK=0 speaks."""
+    if world_size > 1 and os.environ.get("RANK") == "0":
+        from rich.console import Console
+
+        Console(stderr=True).print(stage_table(run, world_size))
 
 
 def _span(first: int, last: int) -> str:
