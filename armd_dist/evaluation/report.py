@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 
 from armd_dist.errors import EvaluationError
@@ -13,6 +12,7 @@ from armd_dist.evaluation.bound import Bound, evaluate_any_order, evaluate_denoi
 from armd_dist.evaluation.likelihood import Perplexity, evaluate_strided
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
+from armd_dist.tables import plain_table
 from data_pipeline.files import write_atomically
 from data_pipeline.stream import TokenStream
 
@@ -75,8 +75,7 @@ def evaluate_maskings(
 
 def table(results: Results) -> Table:
     """For the terminal. Bounds say "at most"; importance weighting makes the second, tighter one."""
-    columns = ("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
-    shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = plain_table("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
     first = next(iter(results.values())).value
     for name, found in results.items():
         exact = isinstance(found, Perplexity)

@@ -82,10 +82,9 @@ def stage_rows(run: Run, world_size: int) -> list[StageRow]:
 
 def stage_table(run: Run, world_size: int) -> "Table":
     """`stage_rows` to print. The memory is by formula, as on a GPU."""
-    from rich import box
-    from rich.table import Table
+    from armd_dist.tables import plain_table
 
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title="Stages", title_justify="left")
+    table = plain_table(title="Stages")
     for name in ("pipeline rank", "ranks", "layers", "parameters of a process", "FLOPs", "GB of a GPU, planned"):
         table.add_column(name, justify="right")
     for row in stage_rows(run, world_size):

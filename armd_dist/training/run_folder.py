@@ -19,6 +19,7 @@ from armd_dist.checkpoint.folder import (
 from armd_dist.config import to_yaml
 from armd_dist.errors import RunFolderError
 from armd_dist.run import Run
+from data_pipeline.files import write_atomically
 
 # Settings that may change between the parts of one run without changing what it computes.
 FREE = (
@@ -70,10 +71,7 @@ def _free(run: Run) -> tuple[str, ...]:
 def claim(run: Run, tokenizer: Path) -> None:
     """Makes the folder this run's: writes the resolved settings and the tokenizer into it."""
     folder = Path(run.run.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".run.yaml.partial"
-    temporary.write_text(to_yaml(run))
-    temporary.replace(folder / "run.yaml")
+    write_atomically(folder / "run.yaml", to_yaml(run).encode())
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
 
 
