@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from armd_dist.checkpoint.folder import COMPLETE, step_folder
+from armd_dist.orders.curriculum import LEFT_TO_RIGHT, MIXTURE, PROGRESSIVE, STRIDED
 from armd_dist.quickstart import story
-from armd_dist.quickstart.report import Story
+from armd_dist.quickstart.report import PHASE_COLOURS, Story
 
 
 def test_a_sample_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,6 +21,10 @@ def test_a_sample_is_shown_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixtur
     shown = capsys.readouterr().out
     assert sample in shown
     assert "[/run]" in shown
+
+
+def test_every_phase_is_drawn() -> None:
+    assert set(PHASE_COLOURS) == {LEFT_TO_RIGHT, PROGRESSIVE, MIXTURE, STRIDED}
 
 
 def test_commands_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
