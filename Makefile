@@ -35,4 +35,4 @@ test: $(READY)
 	$(BIN)/pytest
 
 parity: $(READY)
-	$(BIN)/pytest -m grid tests/distributed
+	$(BIN)/pytest -m 'grid or not grid' tests/distributed/test_grid.py tests/distributed/test_kill_and_resume.py

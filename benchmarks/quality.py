@@ -35,6 +35,10 @@ from quality_report import describe, write_report
 from speed import measure
 from workers import Workers, console, start
 
+from armd_dist.evaluation.unigram import unigram_perplexity
+from data_pipeline.stream import TokenStream
+
+KEPT_OUT = ("held_out", "zero_shot")
 STRIDED_SHARE = 0.15
 FLOPS_TOLERANCE = 0.03
 SPEED_ROUNDS = 9
@@ -156,7 +160,7 @@ def main(
     if other is None:
         raise BenchmarkError(f"--zero-shot: {default} is not there; name a text file")
     prepare_data(runner.command, folder, text, other, base.run(()).model.vocab_size, base.held_out)
-    content = compare(base, runner, seeds)
+    content = compare(base, runner, seeds) | {"unigram": unigram(folder, base.run(()).data.sequence_length)}
     names = ", ".join(path.name for path in training_files(text, other))
     facts = {**base.shown(preset), "training_text": names, "zero_shot_text": "/".join(other.parts[-2:])}
     facts |= {"workers": f"{workers}, one thread each"}
@@ -188,6 +192,12 @@ def compare(base: Setting, runner: Workers, seeds: int) -> dict[str, Any]:
         "speed": speed(base, runner.folder, one),
         "runs": results,
     }
+
+
+def unigram(folder: Folder, sequence_length: int) -> dict[str, float]:
+    """Perplexities of drawing tokens by their training frequencies, on all windows: what a model must get away from."""
+    train, *others = (TokenStream(folder.data(name), sequence_length, seed=0) for name in ("train", *KEPT_OUT))
+    return {name: unigram_perplexity(train, other) for name, other in zip(KEPT_OUT, others, strict=True)}
 
 
 def speed(setting: Setting, folder: Folder, jobs: dict[str, Job]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def write_report(out: Path, content: Content) -> None:
 def markdown(content: Content) -> str:
     """The whole report."""
     parts = ["# Quality at equal parameters", settings_text(content["setting"])]
+    parts += [unigram_text(content["unigram"])]
     parts += ["## Learning rates", RATES_TEXT, rates_table(content), edge_text(content)]
     parts += ["## Equal tokens", COUNTS_TEXT, models_table(content, content["equal_steps"])]
     parts += ["## Equal training FLOPs", EQUAL_FLOPS_TEXT, models_table(content, content["equal_flops"])]
@@ -105,6 +106,15 @@ def edge_text(content: Content) -> str:
 def settings_text(setting: Content) -> str:
     """One line each."""
     return "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in setting.items())
+
+
+def unigram_text(perplexity: dict[str, float]) -> str:
+    """unigram: {held_out, zero_shot}."""
+    held_out, zero_shot = perplexity["held_out"], perplexity["zero_shot"]
+    return (
+        "Drawing tokens by their training frequencies alone has a held-out perplexity of "
+        f"{held_out:.0f} ({zero_shot:.0f} zero-shot)."
+    )
 
 
 def models_table(content: Content, names: dict[str, str]) -> str:

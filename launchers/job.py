@@ -7,6 +7,7 @@ from typing import Any
 
 from armd_dist.config import check_tree
 from armd_dist.errors import ArmdError
+from armd_dist.scaling.stages import print_stages
 from data_pipeline.errors import DataError
 from launchers.environment import export_place
 
@@ -25,7 +26,9 @@ class TrainingJob:
         """Runs in every process; returns when training is done. Raises what training raises."""
         export_place()
         try:
-            run = check_tree(self.tree, world_size=int(os.environ["WORLD_SIZE"]))
+            world_size = int(os.environ["WORLD_SIZE"])
+            run = check_tree(self.tree, world_size)
+            print_stages(run, world_size)
 
             # Only now: torch reads the environment when it is imported.
             from armd_dist.training.loop import train

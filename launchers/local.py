@@ -19,13 +19,13 @@ from launchers.job import TrainingJob
 NO_LIMIT_MINUTES = 60 * 24 * 365
 
 
-def launch_local(run: Run, processes: int, folder: Path | None = None) -> submitit.Job[None]:
+def launch_local(run: Run, processes: int) -> submitit.Job[None]:
     """Starts `processes` of `run` and returns at once; they outlive this process.
 
-    `folder` (default: a fresh one in run.dir/launch) gets the logs. Raises LaunchError where GPUs are too few.
+    A fresh folder in run.dir/launch gets the logs. Raises LaunchError where GPUs are too few.
     """
     gpus = _gpus(processes)
-    executor = submitit.LocalExecutor(folder=folder or fresh_folder(run))
+    executor = submitit.LocalExecutor(folder=fresh_folder(run))
     executor.update_parameters(
         nodes=1,
         tasks_per_node=processes,

@@ -30,15 +30,15 @@ class Sbatch(submitit.SlurmExecutor):
         return self._make_submission_file_text(self._submitit_command_str, uid="")
 
 
-def sbatch_script(run: Run, cluster: ClusterConfig, folder: Path | None = None) -> str:
+def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
     """The batch script of the job, submitting and writing nothing."""
-    return _executor(run, cluster, folder or fresh_folder(run)).script()
+    return _executor(run, cluster).script()
 
 
-def launch_slurm(run: Run, cluster: ClusterConfig, folder: Path | None = None) -> submitit.Job[None]:
+def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     """Submits the job and returns at once.
 
-    `folder` (default: a fresh one in run.dir/launch) must lie where all nodes see it; it gets script and logs.
+    A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script and logs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
     if shutil.which("sbatch") is None:
@@ -46,19 +46,18 @@ def launch_slurm(run: Run, cluster: ClusterConfig, folder: Path | None = None) -
             "no sbatch command on this machine: run this on a login node of the cluster, see the script that would be "
             "submitted with --dry-run, or use armd launch local"
         )
-    executor = _executor(run, cluster, folder or fresh_folder(run))
+    executor = _executor(run, cluster)
     try:
         with outside_any_job():
             return executor.submit(TrainingJob(settings(run)))
     except (FailedJobError, FailedSubmissionError) as error:
-        if folder is None:
-            forget_folder(executor.folder)
+        forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
 
 
-def _executor(run: Run, cluster: ClusterConfig, folder: Path) -> Sbatch:
-    executor = Sbatch(folder=folder)
+def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
+    executor = Sbatch(folder=fresh_folder(run))
     asked = {name: value for name, value in _parameters(run, cluster).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.

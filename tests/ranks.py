@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 
+TESTS = Path(__file__).parent
 TIMEOUT_SECONDS = 240
 
 
@@ -38,6 +39,19 @@ def command(*arguments: object, processes: int | None = None) -> list[str]:
     if processes is not None:
         launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
     return [*launcher, "-m", "armd_dist", *map(str, arguments)]
+
+
+def torchrun(script: Path, *arguments: object, processes: int = 2, timeout: int = TIMEOUT_SECONDS) -> None:
+    """Runs a script of the tests on several processes; it may import the project and what the tests share."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [*launcher, f"--master-port={free_port()}", str(script), *map(str, arguments)],
+        env={**environment(), "PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "properties")))},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def kill_when(arguments: list[object], reached: Path, step: int, processes: int) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from test_config import tree
+from settings import tree
 
 from armd_dist.config import check_tree
 from armd_dist.errors import ConfigError

@@ -1,23 +1,27 @@
 """What a process of a job is told by its environment, and how it says that something is wrong."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from ranks import armd, environment
+import torch
+from ranks import armd, environment, free_port
 
 from armd_dist.cli.train import PLACE, _world_size
 from armd_dist.errors import ConfigError
+from armd_dist.parallel.topology import own_device
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 @pytest.fixture
 def told(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for name in PLACE:
-        monkeypatch.delenv(name, raising=False)
+    for name in (*PLACE, "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that what a test leaves there is taken away again
+        monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -57,6 +61,53 @@ def test_places_that_are_not(place: dict[str, str], problems: list[str], told: p
     found = [str(problem) for problem in raised.value.problems]
     assert len(found) == len(problems)
     assert all(one.startswith(wanted) for one, wanted in zip(found, problems, strict=True))
+
+
+def see_gpus(told: pytest.MonkeyPatch, count: int) -> None:
+    told.setattr(torch.cuda, "is_available", lambda: count > 0)
+    told.setattr(torch.cuda, "device_count", lambda: count)
+
+
+@pytest.mark.parametrize(
+    ("place", "gpus", "device"),
+    [
+        (WHOLE, 0, "cpu"),
+        (WHOLE | {"LOCAL_RANK": "5"}, 0, "cpu"),
+        (WHOLE | {"LOCAL_RANK": "1"}, 2, "cuda:1"),
+        ({}, 2, "cuda:0"),
+    ],
+)
+def test_devices_of_places(place: dict[str, str], gpus: int, device: str, told: pytest.MonkeyPatch) -> None:
+    see_gpus(told, gpus)
+    for name, value in place.items():
+        told.setenv(name, value)
+    assert own_device() == torch.device(device)
+    assert os.environ["LOCAL_RANK"] == place.get("LOCAL_RANK", "0"), "DeepSpeed must be told the same"
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "problem"),
+    [
+        ("", "LOCAL_RANK=: is not set, but RANK=1, and there are GPUs; set it to the number of this process on its"),
+        ("one", "LOCAL_RANK=one: is not a whole number; set it to"),
+        ("2", "LOCAL_RANK=2: is not below 2, the number of GPUs that this process sees; set it to"),
+    ],
+)
+def test_local_ranks_that_name_no_gpu(local_rank: str, problem: str, told: pytest.MonkeyPatch) -> None:
+    see_gpus(told, 2)
+    for name, value in (WHOLE | {"LOCAL_RANK": local_rank}).items():
+        told.setenv(name, value)
+    with pytest.raises(ConfigError) as raised:
+        own_device()
+    assert str(raised.value).startswith(problem)
+
+
+def test_a_process_started_by_hand_on_cpu_needs_no_local_rank(tiny_config: Path, tmp_path: Path) -> None:
+    place = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    words = [sys.executable, "-m", "armd_dist", "train", tiny_config, f"run.dir={tmp_path}", "training.stop_at=1"]
+    hidden = {"CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(words, env=environment() | place | hidden, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_torchrun_ends_with_the_reason(tmp_path: Path) -> None:

@@ -46,14 +46,11 @@ def config(
 
 def schedule(run: "Run") -> "Table":
     """What the run trains on when. Steps count from 1, as in the training log; learning rates are of first steps."""
-    from rich import box
-    from rich.table import Table
-
     from armd_dist.orders.curriculum import Stretch, phases
+    from armd_dist.tables import plain_table
     from armd_dist.training.schedule import learning_rate
 
-    columns = ("steps", "share", "phase", "rho", "samples", "learning rate")
-    shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = plain_table("steps", "share", "phase", "rho", "samples", "learning rate")
     total = run.training.steps
     if run.model.network == "denoiser":
         rows = [(Stretch(0, total - 1, "masked_diffusion", 1), "", masked_tokens(run.orders))]

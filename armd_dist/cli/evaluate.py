@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armd_dist.cli.arguments import MODEL
+from armd_dist.cli.arguments import DEVICE, MODEL, device_of
 
 if TYPE_CHECKING:
-    import torch
     from rich.progress import Progress
 
     from armd_dist.evaluation.report import Results
@@ -38,9 +37,10 @@ def evaluate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 16,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute, for example cpu.", show_default="cuda where there is one")
+    sequence_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of a window.", show_default="that of training")
     ] = None,
+    device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Measure exact perplexity left to right and under strided orders, heads and parallel phase apart.
 
@@ -53,21 +53,20 @@ def evaluate(
     from rich.progress import Progress
 
     from armd_dist.evaluation.report import table, write_json
-    from armd_dist.export.open import open_model
+    from armd_dist.export.open import open_model, window_length
     from data_pipeline.manifest import check_tokenizer
     from data_pipeline.stream import TokenStream
 
     _refuse_several_processes()
     opened = open_model(model)
-    opened.network.to(_device(device))
-    stream = TokenStream(data, opened.network.config.max_sequence_length, seed=0)
+    opened.network.to(device_of(device))
+    stream = TokenStream(data, window_length(opened, sequence_length), seed=0)
     check_tokenizer(stream.manifest, opened.tokenizer, data)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         results = _evaluate(opened, stream, streams, random_orders, windows, batch_size, progress)
     Console().print(table(results, opened.within_document))
     if out is not None:
-        written = write_json(out, results, model, data, stream.manifest.hash(), opened.attention)
-        typer.echo(f"{written} written")
+        typer.echo(f"{write_json(out, results, model, stream, opened.attention)} written")
 
 
 def _refuse_several_processes() -> None:
@@ -79,20 +78,6 @@ def _refuse_several_processes() -> None:
         raise EvaluationError(
             f"WORLD_SIZE={processes}: armd eval works in one process, on one GPU; start it without torchrun"
         )
-
-
-def _device(name: str | None) -> "torch.device":
-    import torch
-
-    from armd_dist.errors import EvaluationError
-
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise EvaluationError(f"--device {name}: cannot be used here ({reason}); use cpu") from error
-    return device
 
 
 def _evaluate(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from armd_dist.cli.arguments import MODEL
+from armd_dist.cli.arguments import DEVICE, MODEL, device_of
 
 
 def generate(
@@ -18,7 +18,8 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this total mass.")] = None,
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal text.")] = 0,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal text on one kind of device.")] = 0,
+    device: Annotated[str | None, DEVICE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a line: text, tokens, logprobs, passes.")] = False,
 ) -> None:
     """Generate text in strided parallel streams.
@@ -37,6 +38,7 @@ def generate(
     except ValueError as error:
         raise GenerationError(f"--{str(error).replace('_', '-', 1)}") from error
     network, tokenizer = open_armd(model)
+    network.to(device_of(device))
     for text in prompt or [""]:
         start = time.perf_counter()
         sample = generate_text(network, tokenizer, text, streams, max_new_tokens, sampling, seed)

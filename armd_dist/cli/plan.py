@@ -105,10 +105,9 @@ def _show(console: "Console", made: "Plan", run: "Run", gpu: "GPU") -> None:
 
 
 def _table(title: str, *columns: str) -> "Table":
-    from rich import box
-    from rich.table import Table
+    from armd_dist.tables import plain_table
 
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title=title, title_justify="left")
+    table = plain_table(title=title)
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left")
     return table

@@ -28,16 +28,12 @@ def train(
     On two processes: torchrun --nproc-per-node 2 -m armd_dist train configs/quickstart.yaml parallel.tensor=2
     """
     from armd_dist.config import load_run
+    from armd_dist.scaling.stages import print_stages
 
     # Settings are checked before torch is imported, and before any process waits for another.
     world_size = _world_size()
     run = load_run(path, overrides, world_size=world_size)
-    if world_size > 1 and os.environ["RANK"] == "0":
-        from rich.console import Console
-
-        from armd_dist.scaling.stages import stage_table
-
-        Console(stderr=True).print(stage_table(run, world_size))
+    print_stages(run, world_size)
 
     from armd_dist.training.loop import train as train_run
 

@@ -1,12 +1,10 @@
 """Several evaluations of one model, as a table and as evaluation.json."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from rich import box
 from rich.table import Table
 
 from armd_dist.errors import EvaluationError
@@ -14,6 +12,8 @@ from armd_dist.evaluation.bound import Bound, evaluate_any_order, evaluate_denoi
 from armd_dist.evaluation.likelihood import Perplexity, evaluate_strided
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
+from armd_dist.tables import plain_table
+from data_pipeline.files import write_atomically
 from data_pipeline.stream import TokenStream
 
 Results = dict[str, Perplexity | Bound]
@@ -81,8 +81,7 @@ def evaluate_maskings(
 
 def table(results: Results, within_document: bool = False) -> Table:
     """For the terminal. Bounds say "at most"; importance weighting makes the second, tighter one."""
-    columns = ("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
-    shown = Table(*columns, box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = plain_table("order", "perplexity", "95 % interval", "heads", "parallel", "passes", "price")
     if within_document:
         shown.caption = "each document by itself, as the model was trained (data.attention=within_document)"
     first = next(iter(results.values())).value
@@ -106,18 +105,16 @@ def _phases(found: Perplexity) -> tuple[str, str, str]:
 
 
 def write_json(
-    folder: Path, results: Results, model: Path, data: Path, manifest_hash: str, attention: str = "across_documents"
+    folder: Path, results: Results, model: Path, data: TokenStream, attention: str = "across_documents"
 ) -> Path:
     """Writes folder/evaluation.json in one rename and returns its path."""
-    folder.mkdir(parents=True, exist_ok=True)
     content = {
         "model": str(model),
-        "data": str(data),
-        "data_manifest_sha256": manifest_hash,
+        "data": str(data.folder),
+        "data_manifest_sha256": data.manifest.hash(),
+        "sequence_length": data.sequence_length,
         "attention": attention,
         "perplexity": {name: asdict(found) for name, found in results.items()},
     }
-    temporary = folder / ".evaluation.json.partial"
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, folder / "evaluation.json")
+    write_atomically(folder / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
     return folder / "evaluation.json"

@@ -29,6 +29,7 @@ Plain calls behave as any causal LM (input begins with BOS, logits predict the n
 |---|---|
 | steps | {step:,} |
 | tokens seen | {tokens:,} |
+| longest text trained on, tokens | {length:,} |
 | dataset manifest | `{manifest}` |
 | vocabulary | {vocab:,} |
 
@@ -41,18 +42,30 @@ Plain calls behave as any causal LM (input begins with BOS, logits predict the n
 
 def model_card(run: Run, config: ArmdConfig) -> str:
     """Markdown with the run's settings, without the paths of the machine that it ran on."""
-    kept = run.model_copy(
-        update={
-            "run": run.run.model_copy(update={"dir": "RUN"}),
-            "data": run.data.model_copy(update={"path": "DATA"}),
-        }
-    )
     trained = config.trained
     return CARD.format(
         name=f"ARMD, {config.num_layers} layers of width {config.hidden_size}",
         step=trained["step"],
         tokens=trained["tokens"],
+        length=trained["sequence_length"],
         manifest=trained["data_manifest_sha256"],
         vocab=config.vocab_size,
-        settings=to_yaml(kept),
+        settings=to_yaml(_without_paths(run)),
+    )
+
+
+def _without_paths(run: Run) -> Run:
+    data, resume = run.data, run.checkpoint.resume
+    mixture = data.mixture and [
+        dataset.model_copy(update={"path": f"DATA_{number}"}) for number, dataset in enumerate(data.mixture, start=1)
+    ]
+    placeholders = {"path": data.path and "DATA", "mixture": mixture}
+    return run.model_copy(
+        update={
+            "run": run.run.model_copy(update={"dir": "RUN"}),
+            "data": data.model_copy(update=placeholders),
+            "checkpoint": run.checkpoint.model_copy(
+                update={"resume": resume if resume in ("auto", "never") else "CHECKPOINT"}
+            ),
+        }
     )

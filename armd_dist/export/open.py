@@ -3,12 +3,15 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from armd_dist.checkpoint.tensors import load_model
-from armd_dist.errors import ExportError
+from armd_dist.errors import EvaluationError, ExportError
 from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.denoiser import Denoiser
@@ -16,17 +19,21 @@ from armd_dist.model.layers import PlainLayers
 from armd_dist.model.network import Network
 from data_pipeline.tokenizer import Tokenizer
 
+AGAIN = "write it anew with armd export CHECKPOINT OUT"
+
 
 @dataclass(frozen=True)
 class Opened:
     """A network in fp32 on this process, ready to evaluate.
 
-    attention: data.attention of its training; block_length: the windows of a block-diffusion denoiser.
+    attention: data.attention of its training; trained_length: tokens of the sequences that it was trained on, which may
+    be fewer than it has positions for; block_length: the windows of a block-diffusion denoiser.
     """
 
     network: Network
     tokenizer: Tokenizer
     attention: str
+    trained_length: int
     block_length: int | None = None
 
     @property
@@ -40,7 +47,19 @@ def open_model(path: Path) -> Opened:
         return _open_export(path)
     model, run, checkpoint = load_model(path)
     tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
-    return Opened(model, tokenizer, run.data.attention, run.orders.block_length)
+    return Opened(model, tokenizer, run.data.attention, run.data.sequence_length, run.orders.block_length)
+
+
+def window_length(opened: Opened, asked: int | None) -> int:
+    """Tokens of the windows to evaluate: what is asked for, or what was trained. Raises EvaluationError.
+
+    At learned positions beyond those of training a network says nothing of what it has learned.
+    """
+    longest = opened.network.config.max_sequence_length
+    if asked is not None and asked > longest:
+        rule = f"is longer than the model's max_sequence_length={longest}"
+        raise EvaluationError(f"--sequence-length {asked}: {rule}; trained was {opened.trained_length}")
+    return asked or opened.trained_length
 
 
 def open_armd(path: Path) -> tuple[ARMD, Tokenizer]:
@@ -57,17 +76,39 @@ def require_armd(network: Network, path: Path) -> ARMD:
 
 
 def _open_export(path: Path) -> Opened:
-    settings = json.loads((path / "config.json").read_text())
-    if settings.get("model_type") != "armd":
-        raise ExportError(f"{path}: config.json is of model_type={settings.get('model_type')}; give an ARMD export")
-    config = ModelConfig(**{name: settings[name] for name in ModelConfig.model_fields if name in settings})
+    config, attention, trained_length = _read_config(path / "config.json")
     with torch.device("meta"):
         model = ARMD(config, PlainLayers())
-    weights = {
-        name.removeprefix("armd."): tensor.float()
-        for file in sorted(path.glob("*.safetensors"))
-        for name, tensor in load_file(file).items()
-    }
-    model.load_state_dict(weights, assign=True)
-    attention = settings.get("trained", {}).get("attention", "across_documents")
-    return Opened(model.eval().requires_grad_(False), Tokenizer.load(path / "tokenizer.model"), attention)
+    try:
+        weights = {
+            name.removeprefix("armd."): tensor.float()
+            for file in sorted(path.glob("*.safetensors"))
+            for name, tensor in load_file(file).items()
+        }
+        model.load_state_dict(weights, assign=True)
+    except (SafetensorError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"{path}: its safetensors are not the weights that config.json describes ({reason}); {AGAIN}"
+        ) from error
+    model = model.eval().requires_grad_(False)
+    return Opened(model, Tokenizer.load(path / "tokenizer.model"), attention, trained_length)
+
+
+def _read_config(file: Path) -> tuple[ModelConfig, str, int]:
+    """The network's settings, and data.attention and the length that it was trained on. Raises ExportError."""
+    try:
+        settings: dict[str, Any] = json.loads(file.read_text())
+        kind = settings.get("model_type")
+        if kind != "armd":
+            raise ExportError(f"{file}: is of model_type={kind}; give an ARMD export")
+        config = ModelConfig(**{name: settings[name] for name in ModelConfig.model_fields if name in settings})
+        trained = settings["trained"]
+        return config, trained["attention"], int(trained["sequence_length"])
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, one['loc']))}={one['input']}: {one['msg']}" for one in error.errors())
+        raise ExportError(f"{file}: is not what armd export writes ({found}); {AGAIN}") from error
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ExportError(f"{file}: cannot be read ({error}); {AGAIN}") from error
+    except KeyError as error:
+        raise ExportError(f"{file}: says nothing of trained.{error.args[0]}; {AGAIN}") from error

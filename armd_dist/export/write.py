@@ -81,6 +81,7 @@ def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer) -> Ar
             "checkpoint_sha256": sha256(checkpoint / COMPLETE),
             "step": state.step,
             "tokens": state.consumed_samples * run.data.sequence_length,
+            "sequence_length": run.data.sequence_length,
             "data_manifest_sha256": state.manifest_hash,
             "attention": run.data.attention,
         },

@@ -25,9 +25,13 @@ class Sample:
 def generate_text(
     model: ARMD, tokenizer: Tokenizer, prompt: str, streams: int, max_new_tokens: int, sampling: Sampling, seed: int
 ) -> Sample:
-    """Continues `prompt` by `max_new_tokens` tokens in `streams` strided streams. Raises GenerationError."""
-    ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.int64).view(1, -1)
-    generator = torch.Generator().manual_seed(seed)
+    """Continues `prompt` by `max_new_tokens` tokens in `streams` strided streams, on the device where the model is.
+
+    Raises GenerationError.
+    """
+    device = next(model.parameters()).device
+    ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.int64, device=device).view(1, -1)
+    generator = torch.Generator(device).manual_seed(seed)
     try:
         blocks = strided_places(max_new_tokens, streams)
         generated = decode(model, ids, blocks, sampling, tokenizer.bos_id, generator)

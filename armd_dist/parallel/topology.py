@@ -9,6 +9,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch._C._distributed_c10d import HashStore
 
+from armd_dist.errors import ConfigError, Problem
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.cpu_shim import allow_cpu
 
@@ -43,22 +44,37 @@ class Topology:
         return self.rank == 0
 
 
-def environment_world_size() -> int:
-    """Processes of this job, from the environment that torchrun and Slurm launchers set; 1 where there is none."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def start(config: ParallelConfig) -> Topology:
-    """Joins the job's process groups. Without a launcher's environment this is a job of one process."""
+    """Joins the job's process groups. Without a launcher's environment this is a job of one process.
+
+    Raises ConfigError where LOCAL_RANK names no GPU of this machine.
+    """
     # Megatron overlaps its collectives with matrix products in one hardware queue; read when CUDA starts.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "1")
     allow_cpu()
-    on_gpu = torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else torch.device("cpu")
-    if on_gpu:
+    device = own_device()
+    if device.type == "cuda":
         torch.cuda.set_device(device)
-    _join(on_gpu, timedelta(minutes=config.timeout_minutes + WATCH_FIRST_MINUTES))
+    _join(device, timedelta(minutes=config.timeout_minutes + WATCH_FIRST_MINUTES))
     return arrange(config, device)
+
+
+def own_device() -> torch.device:
+    """cuda:LOCAL_RANK, or the CPU where there is no GPU. Raises ConfigError where that names no GPU.
+
+    Where LOCAL_RANK decides nothing, on CPU and in a job of one process, it may be missing and becomes 0.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not os.environ.get("LOCAL_RANK") and (gpus == 0 or not os.environ.get("RANK")):
+        os.environ["LOCAL_RANK"] = "0"  # DeepSpeed wants it in any case
+    told, remedy = os.environ.get("LOCAL_RANK", ""), "set it to the number of this process on its machine, from 0"
+    if not told.isdecimal():
+        rule = "is not a whole number" if told else f"is not set, but RANK={os.environ.get('RANK')}, and there are GPUs"
+        raise ConfigError([Problem("LOCAL_RANK", told, rule, f"{remedy}, or start with torchrun")])
+    if gpus and int(told) >= gpus:
+        rule = f"is not below {gpus}, the number of GPUs that this process sees"
+        raise ConfigError([Problem("LOCAL_RANK", told, rule, f"{remedy}, and start one process for each GPU")])
+    return torch.device("cuda", int(told)) if gpus else torch.device("cpu")
 
 
 def arrange(config: ParallelConfig, device: torch.device) -> Topology:
@@ -82,13 +98,13 @@ def arrange(config: ParallelConfig, device: torch.device) -> Topology:
     )
 
 
-def _join(on_gpu: bool, timeout: timedelta) -> None:
-    backend = "cpu:gloo,cuda:nccl" if on_gpu else "gloo"
-    if "RANK" in os.environ:
+def _join(device: torch.device, timeout: timedelta) -> None:
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    if os.environ.get("RANK"):
         dist.init_process_group(backend, timeout=timeout)
         return
     # DeepSpeed reads these even when the group already exists.
-    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", LOCAL_WORLD_SIZE="1")
+    os.environ.update(RANK="0", WORLD_SIZE="1", LOCAL_WORLD_SIZE="1")
     dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1, timeout=timeout)
 
 

@@ -1,7 +1,6 @@
 """What the trained model is measured against: the same network untrained, and the unigram distribution."""
 
 import json
-import os
 from pathlib import Path
 
 from armd_dist.evaluation.likelihood import evaluate_strided
@@ -10,6 +9,7 @@ from armd_dist.model.armd import ARMD
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.run import Run
+from data_pipeline.files import write_atomically
 from data_pipeline.stream import TokenStream
 
 
@@ -24,6 +24,4 @@ def write_baselines(run: Run, data: Path, file: Path) -> None:
         "untrained": evaluate_strided(model, held_out, 1, within_document=run.data.within_document).value,
         "unigram": unigram_perplexity(TokenStream(data / "train", run.data.sequence_length, seed=0), held_out),
     }
-    temporary = file.with_name(".baselines.partial")
-    temporary.write_text(json.dumps(found))
-    os.replace(temporary, file)
+    write_atomically(file, json.dumps(found).encode())

@@ -3,16 +3,16 @@
 import html
 import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any, Self
 
 from armd_dist.run import Run
+from data_pipeline.files import write_atomically
 
 NAMES = {"left_to_right": "S = 1, left to right", "strided_2": "S = 2 streams", "strided_4": "S = 4 streams"}
-PHASE_COLOURS = {"left_to_right": "#4477aa", "progressive": "#ee8866", "strided": "#228833"}
+PHASE_COLOURS = {"left_to_right": "#4477aa", "progressive": "#ee8866", "mixture": "#aa3377", "strided": "#228833"}
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def write_report(story: Story, out: Path) -> Path:
             for streams, text in story.samples.items()
         ),
     )
-    temporary = out.with_name(".report.partial")
-    temporary.write_text(page)
-    os.replace(temporary, out)
+    write_atomically(out, page.encode())
     return out
 
 

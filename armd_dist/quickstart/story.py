@@ -10,9 +10,10 @@ from pathlib import Path
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from armd_dist.checkpoint.folder import step_folder
+from armd_dist.checkpoint.folder import COMPLETE, resolve_checkpoint, step_folder
 from armd_dist.config import load_run
 from armd_dist.errors import RunFolderError
 from armd_dist.quickstart.baselines import write_baselines
@@ -72,13 +73,14 @@ def _look(folder: Path, data: Path, run: Run) -> dict[int, str]:
 
 def _evaluate(model: Path, data: Path, out: Path) -> None:
     if (out / "evaluation.json").exists() and _newer(out / "evaluation.json", model):
-        console.print(f"{out / 'evaluation.json'} is there already")
+        console.print(f"{out / 'evaluation.json'} is there already", markup=False)
         return
     _armd("eval", model, "--data", data / "held_out", "--streams", "1,2,4", "--out", out)
 
 
 def _newer(file: Path, model: Path) -> bool:
-    return file.stat().st_mtime > max(path.stat().st_mtime for path in [model, *model.glob("checkpoints/step-*")])
+    """Than the checkpoint, or the newest one of a run's folder, which itself changes with whatever is put into it."""
+    return file.stat().st_mtime > (resolve_checkpoint(model) / COMPLETE).stat().st_mtime
 
 
 def _generate(export: Path, streams: int) -> str:
@@ -99,9 +101,8 @@ def _armd(*arguments: object, capture: bool = False) -> str:
 
 
 def _run(command: list[str], shown: list[str], capture: bool = False) -> str:
-    console.print(
-        "[bold green]$[/bold green] " + " ".join(f"'{word}'" if " " in word else word for word in shown), soft_wrap=True
-    )
+    typed = " ".join(f"'{word}'" if " " in word else word for word in shown)
+    console.print(f"[bold green]$[/bold green] {escape(typed)}", soft_wrap=True)
     # Two processes share two cores; and threads that wait for each other are slow where anything else runs as well.
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
@@ -136,12 +137,12 @@ def _show(folder: Path, story: Story, report: Path, seconds: float) -> None:
         table.add_row(*row)
     console.print()
     console.print(table)
-    console.print(f"\n[bold]A sample, 4 streams:[/bold] {story.samples[4]}\n", markup=True)
+    console.print(f"\n[bold]A sample, 4 streams:[/bold] {escape(story.samples[4])}\n")
     for name, path in (
         ("report, opens from disk", report),
         ("checkpoints", folder / "checkpoints"),
         ("export for transformers", folder / "export"),
         ("every step", folder / "metrics.jsonl"),
     ):
-        console.print(f"{name:>24}  {path}")
+        console.print(f"{name:>24}  {path}", markup=False)
     console.print(f"{'took':>24}  {seconds:.0f} s")

@@ -1,5 +1,6 @@
 """What each pipeline-parallel process holds, and what waiting for each other costs the stages."""
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -81,10 +82,9 @@ def stage_rows(run: Run, world_size: int) -> list[StageRow]:
 
 def stage_table(run: Run, world_size: int) -> "Table":
     """`stage_rows` to print. The memory is by formula, as on a GPU."""
-    from rich import box
-    from rich.table import Table
+    from armd_dist.tables import plain_table
 
-    table = Table(box=box.SIMPLE, pad_edge=False, padding=(0, 1, 0, 0), title="Stages", title_justify="left")
+    table = plain_table(title="Stages")
     for name in ("pipeline rank", "ranks", "layers", "parameters of a process", "FLOPs", "GB of a GPU, planned"):
         table.add_column(name, justify="right")
     for row in stage_rows(run, world_size):
@@ -97,6 +97,14 @@ def stage_table(run: Run, world_size: int) -> "Table":
             f"{row.memory / 1e9:,.2f}",
         )
     return table
+
+
+def print_stages(run: Run, world_size: int) -> None:
+    """Says on stderr how a job of several processes is divided. Every process may call it; that of RANK=0 speaks."""
+    if world_size > 1 and os.environ.get("RANK") == "0":
+        from rich.console import Console
+
+        Console(stderr=True).print(stage_table(run, world_size))
 
 
 def _span(first: int, last: int) -> str:

@@ -3,7 +3,9 @@
 import math
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 
+from armd_dist.checkpoint.folder import complete_checkpoints
 from armd_dist.errors import TrainingError
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.progress import enter
@@ -55,7 +57,7 @@ def _train(run: Run, topology: Topology) -> None:
             enter("training")
             rate = learning_rate(run.training, step)
             result = engine.train_step(micro_batches, rate)
-            _refuse_non_finite(result, step)
+            _refuse_non_finite(run, result, step)
             speed, held_out = watch.lap(), None
             if validation is not None and validation.due(step + 1, last=step + 1 == last):
                 enter("measuring the validation loss")
@@ -69,6 +71,7 @@ def _train(run: Run, topology: Topology) -> None:
             if saves:
                 enter("saving a checkpoint")
                 save_checkpoint(engine, data.manifest, step + 1, batches.position(step + 1))
+                watch.lap()  # the next step's speed is not that of saving
             enter("reading data", step=step + 2)
         enter("finishing")
 
@@ -91,12 +94,13 @@ def _describe(
     )
 
 
-def _refuse_non_finite(result: StepResult, step: int) -> None:
-    if not math.isfinite(result.loss) or not math.isfinite(result.grad_norm):
-        raise TrainingError(
-            f"step {step + 1}: loss={result.loss}, grad_norm={result.grad_norm}; the last checkpoint is sound: "
-            "lower training.learning_rate or training.clip_grad and continue from it"
-        )
+def _refuse_non_finite(run: Run, result: StepResult, step: int) -> None:
+    if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+        return
+    lower = f"training.learning_rate={run.training.learning_rate / 2:g}, or with a lower training.clip_grad"
+    found = complete_checkpoints(Path(run.run.dir))
+    remedy = f"go on with checkpoint.resume={found[-1]} {lower}" if found else f"start in another run.dir with {lower}"
+    raise TrainingError(f"step {step + 1}: loss={result.loss}, grad_norm={result.grad_norm}; {remedy}")
 
 
 def _say(topology: Topology, text: str) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from armd_dist.run import Run
+from data_pipeline.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,7 @@ def forget_after(file: Path, step: int) -> None:
                 kept.append(line + "\n")
         except ValueError:
             continue
-    temporary = file.with_name(".metrics.jsonl.partial")
-    temporary.write_text("".join(kept))
-    temporary.replace(file)
+    write_atomically(file, "".join(kept).encode())
 
 
 def _start_wandb(run: Run) -> Any:

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from armd_dist.checkpoint.folder import (
     TrainingState,
@@ -17,6 +19,7 @@ from armd_dist.checkpoint.folder import (
 from armd_dist.config import to_yaml
 from armd_dist.errors import RunFolderError
 from armd_dist.run import Run
+from data_pipeline.files import write_atomically
 
 # Settings that may change between the parts of one run without changing what it computes.
 FREE = (
@@ -70,10 +73,7 @@ def _free(run: Run) -> tuple[str, ...]:
 def claim(run: Run, tokenizer: Path) -> None:
     """Makes the folder this run's: writes the resolved settings and the tokenizer into it."""
     folder = Path(run.run.dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / ".run.yaml.partial"
-    temporary.write_text(to_yaml(run))
-    temporary.replace(folder / "run.yaml")
+    write_atomically(folder / "run.yaml", to_yaml(run).encode())
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
 
 
@@ -92,7 +92,7 @@ def _newest_sound(found: list[Path]) -> tuple[Path | None, list[str]]:
 def _on_purpose(run: Run, checkpoint: Path, found: list[Path]) -> Path:
     """checkpoint.resume=PATH: any setting may differ but the model's shape."""
     if problem := damage(checkpoint):
-        raise RunFolderError(f"checkpoint.resume={checkpoint}: {problem}")
+        raise RunFolderError(f"checkpoint.resume={checkpoint}: {problem}; give another checkpoint of its run")
     newer = [path for path in found if path.name > checkpoint.name]
     if newer:
         raise RunFolderError(
@@ -123,12 +123,26 @@ def _refuse_changes(run: Run, written: Path, allowed: tuple[str, ...]) -> None:
 
 def differences(run: Run, written: Path) -> list[str]:
     """Settings that differ from a written run.yaml, as `path: then -> now`."""
-    then, now = _flat(OmegaConf.to_container(OmegaConf.load(written))), _flat(run.model_dump(mode="json"))
+    then, now = _flat(_read_settings(written)), _flat(run.model_dump(mode="json"))
     return [
         f"{path}: {then.get(path)} -> {now.get(path)}"
         for path in sorted({*then, *now})
         if then.get(path) != now.get(path)
     ]
+
+
+def _read_settings(written: Path) -> dict[Any, Any]:
+    reason = "it holds no settings"
+    try:
+        settings = OmegaConf.to_container(OmegaConf.load(written))
+        if settings and isinstance(settings, dict):
+            return settings
+    except (OmegaConfBaseException, YAMLError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+    raise RunFolderError(
+        f"{written}: cannot be read as the settings of a run ({reason}); "
+        "copy the run.yaml of the run's newest checkpoint over it, or choose another run.dir"
+    )
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

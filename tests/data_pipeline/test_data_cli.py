@@ -1,8 +1,6 @@
 """The verbs: what they print, that a rerun is quiet, and that a user's error is a DataError."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -59,13 +57,3 @@ def test_user_errors_are_data_errors(arguments: list[str], model: Path, tmp_path
     places = {"MODEL": str(model), "OUT": str(tmp_path / "out")}
     with pytest.raises(DataError, match="none"):
         invoke(data.app, *(places.get(argument, argument) for argument in arguments))
-
-
-def test_help_loads_nothing_heavy() -> None:
-    script = (
-        "import sys; from armd_dist.cli import data, tokenizer; "
-        "print([name for name in ('numpy', 'sentencepiece', 'webdataset', 'torch') if name in sys.modules])"
-    )
-    root = Path(data.__file__).parents[2]
-    done = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -1,17 +1,13 @@
 """Split over two processes the model leaks no more than whole: no row knows a token of its own block or a later one."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import TIMEOUT_SECONDS, environment, free_port
+from ranks import torchrun
 from toys import SCHEMES
 
-TESTS = Path(__file__).parents[1]
 Measured = dict[str, list[dict[str, Any]]]
 
 
@@ -19,16 +15,7 @@ Measured = dict[str, list[dict[str, Any]]]
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """All cases from one pair of processes, whose start takes longer than the measuring."""
     out = tmp_path_factory.mktemp("leaks") / "leaks.json"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    paths = os.pathsep.join(map(str, (TESTS.parent, TESTS, TESTS / "properties")))
-    done = subprocess.run(
-        [*launcher, str(TESTS / "distributed" / "leaks.py"), str(out)],
-        env={**environment(), "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-    )
-    assert done.returncode == 0, done.stderr
+    torchrun(Path(__file__).with_name("leaks.py"), out)
     return json.loads(out.read_text())
 
 

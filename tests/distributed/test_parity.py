@@ -1,18 +1,11 @@
-"""The same run on one process and on several: losses and gradient norms agree, and one resumes the other."""
+"""The same run on one process and on several, from the command line and on real data: losses and gradient norms agree,
+and one resumes the other. Which layouts train the same model is for test_grid.py."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 from ranks import armd, metrics
-
-LAYOUTS = {
-    "tensor_2": (2, ["parallel.tensor=2"]),
-    "pipeline_2_zero_1": (2, ["parallel.pipeline=2", "parallel.zero_stage=1"]),
-    "data_2_zero_0": (2, []),
-    "data_2_zero_1": (2, ["parallel.zero_stage=1"]),
-    "tensor_2_data_2_zero_1": (4, ["parallel.tensor=2", "parallel.zero_stage=1"]),
-}
 
 
 def agree(found: Path, wanted: Path, tolerance: float) -> None:
@@ -31,10 +24,9 @@ def test_the_run_passes_through_every_phase_and_learns(trained: Path) -> None:
     assert max(line["grad_norm"] for line in lines) > 0.5, "clipping must have something to clip"
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_layouts_agree_with_one_process(layout: str, trained: Path, tiny_config: Path, tmp_path: Path) -> None:
-    processes, overrides = LAYOUTS[layout]
-    done = armd("train", tiny_config, f"run.dir={tmp_path / 'run'}", *overrides, processes=processes)
+def test_tensor_and_data_parallelism_agree_with_one_process(trained: Path, tiny_config: Path, tmp_path: Path) -> None:
+    overrides = ["parallel.tensor=2", "parallel.zero_stage=1"]
+    done = armd("train", tiny_config, f"run.dir={tmp_path / 'run'}", *overrides, processes=4)
     assert done.returncode == 0, done.stderr
     agree(tmp_path / "run", trained, 1e-5)
 
@@ -77,4 +69,5 @@ def test_bf16_follows_fp32(trained: Path, tiny_config: Path, tmp_path: Path) -> 
     done = armd("train", tiny_config, *overrides, processes=2)
     assert done.returncode == 0, done.stderr
     for mine, reference in zip(metrics(tmp_path / "run"), metrics(trained), strict=True):
-        assert mine["loss"] == pytest.approx(reference["loss"], abs=0.05)
+        assert mine["loss"] == pytest.approx(reference["loss"], abs=0.01)
+        assert mine["grad_norm"] == pytest.approx(reference["grad_norm"], rel=0.02)

@@ -53,4 +53,6 @@ def test_again_it_resumes_and_leaves_what_is_done(quickstart: Quickstart) -> Non
     done = quickstart.make("quickstart")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing to do" in done.stderr
+    assert "$ armd eval" in quickstart.output
+    assert "$ armd eval" not in done.stdout
     assert metrics.read_text() == before

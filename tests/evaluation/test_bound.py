@@ -104,4 +104,4 @@ def test_reports_name_the_bound(model: ARMD, denoiser: Denoiser, stream: TokenSt
     assert isinstance(blocks["block_diffusion"], Bound)
     assert table(ordered).row_count == 4  # the any-order bound and its tighter one
     assert table(blocks).row_count == 1
-    assert '"draws": 2' in write_json(tmp_path, ordered, tmp_path, tmp_path, "hash").read_text()
+    assert '"draws": 2' in write_json(tmp_path, ordered, tmp_path, stream).read_text()

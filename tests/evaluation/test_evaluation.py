@@ -131,8 +131,9 @@ def test_all_orders_and_their_report(model: ARMD, stream: TokenStream, tmp_path:
     results = evaluate_orders(model, stream, [1, 2])
     assert list(results) == ["left_to_right", "strided_2"]
     assert table(results).row_count == 2
-    path = write_json(tmp_path / "new" / "folder", results, Path("m"), Path("d"), "abc")
+    path = write_json(tmp_path / "new" / "folder", results, Path("m"), stream)
     written = json.loads(path.read_text())
+    assert written["sequence_length"] == LENGTH
     assert written["perplexity"]["strided_2"]["value"] == results["strided_2"].value
     assert written["perplexity"]["left_to_right"]["parallel"] is None
     assert [file.name for file in path.parent.iterdir()] == ["evaluation.json"]

@@ -1,14 +1,12 @@
 """Weights, gradients and optimizer state by formula are what engines really hold; parameters, what each process has."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import environment, free_port
+from ranks import torchrun
 from torch import nn
 
 from armd_dist.model.armd import ARMD
@@ -17,7 +15,6 @@ from armd_dist.model.layers import PlainLayers
 from armd_dist.run import Run
 from armd_dist.scaling.memory import BUCKET, Memory, local_parameters, memory_of
 
-HERE = Path(__file__).parent
 Runs = Callable[..., Run]
 CASES = ["fp32 0", "fp32 1", "bf16 1", "bf16 2", "bf16 3"]
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -57,16 +54,7 @@ def test_parameters_of_a_process(name: str, layers: type[PlainLayers], run_with:
 def held(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, int]]]:
     """Of both data-parallel processes and every case: the bytes by part."""
     folder = tmp_path_factory.mktemp("held")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-    paths = f"{HERE.parents[1]}:{HERE.parent}:{HERE}"
-    done = subprocess.run(
-        [*launcher, str(HERE / "held.py"), str(folder)],
-        env={**environment(), "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    torchrun(Path(__file__).with_name("held.py"), folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
@@ -120,11 +108,3 @@ def test_overlapping_takes_a_second_bucket(run_with: Runs) -> None:
     beside = memory_of(run_with(parallel={"zero_stage": 2}), data_size=2)
     waited = memory_of(run_with(parallel={"zero_stage": 2, "overlap": False}), data_size=2)
     assert beside.buffers == 2 * waited.buffers == 4 * BUCKET
-
-
-def test_the_most_at_once_is_of_a_pass_or_a_step(run_with: Runs) -> None:
-    run = run_with()
-    memory = memory_of(run, data_size=2)
-    assert memory.total >= memory.state + memory.activations + memory.logits
-    small = run.model_copy(update={"training": run.training.model_copy(update={"micro_batch_size": 1})})
-    assert memory_of(small, 2).activations < memory.activations

@@ -1,8 +1,6 @@
 """`armd plan`: the configs that ship, what it proposes, what it prints."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,9 +62,6 @@ def test_json_says_what_the_tables_say() -> None:
     assert numbers["tokens"] == 1e11
     assert numbers["gpu"] == "A100 80GB SXM"
     memory = numbers["memory"]
-    assert memory["state"] == sum(
-        memory[part] for part in ("weights", "gradients", "master_weights", "adam_moments", "buffers")
-    )
     assert len(memory["layers"]) == 24
     per_second = 8 * 312e12 * 0.4 / numbers["flops_per_token"]
     assert numbers["days"] == pytest.approx(1e11 / per_second / 86_400)
@@ -125,10 +120,3 @@ def test_sequence_parallelism_saves_memory_and_recomputing_more(run_with: Runs) 
         for more in ({}, {"sequence": True}, {"sequence": True, "recompute": "full"})
     )
     assert again < sequence < plain
-
-
-def test_answers_without_torch() -> None:
-    code = "import sys; from typer.testing import CliRunner; from armd_dist.cli.main import app; "
-    code += f"r = CliRunner().invoke(app, ['plan', {str(CONFIGS / 'armd_7b.yaml')!r}, '--gpus', '64']); "
-    code += "sys.exit(r.exit_code or bool({'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

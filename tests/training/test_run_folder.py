@@ -7,6 +7,9 @@ import pytest
 from ranks import armd, metrics
 
 from armd_dist.checkpoint.folder import damage
+from armd_dist.config import load_run
+from armd_dist.errors import RunFolderError
+from armd_dist.training.run_folder import differences
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +38,19 @@ def test_other_settings_are_refused(copy: Path, tiny_config: Path) -> None:
     assert "training.learning_rate: 0.01 -> 0.1" in text
     assert "model.num_layers: 3 -> 2" in text
     assert len(metrics(copy)) == 10
+
+
+@pytest.mark.parametrize("content", ["run: [", "- 1", ""])
+def test_damaged_settings_are_told(content: str, copy: Path, tiny_config: Path) -> None:
+    (copy / "run.yaml").write_text(content)
+    run = load_run(tiny_config, [f"run.dir={copy}"])
+    with pytest.raises(RunFolderError) as raised:
+        differences(run, copy / "run.yaml")
+    assert str(raised.value).startswith(f"{copy / 'run.yaml'}: cannot be read as the settings of a run (")
+    newest = sorted((copy / "checkpoints").iterdir())[-1]
+    shutil.copyfile(newest / "run.yaml", copy / "run.yaml")  # as the message says
+    changed = [line.partition(":")[0] for line in differences(run, copy / "run.yaml")]
+    assert changed == ["run.dir", "training.stop_at"]
 
 
 def test_never_refuses_a_used_folder(copy: Path, tiny_config: Path) -> None:
