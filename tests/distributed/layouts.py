@@ -17,7 +17,9 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
-from armd_dist.checkpoint.tensors import read_tensors, write_tensors
+from armd_dist.checkpoint.pieces import Piece, stage
+from armd_dist.checkpoint.tensors import read_tensors
+from armd_dist.checkpoint.writing import write_tensors
 from armd_dist.model.denoiser import lay_out_masked
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, nelbo_weights
@@ -113,12 +115,18 @@ class Trainer:
         return found
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole weights of all stages. Collective."""
-        state = self.engine.state()
-        mine = {key: value.full_tensor() for key, value in state.items() if key.startswith("weight/")}  # type: ignore[attr-defined]
-        stages: list[dict[str, Tensor]] = [{}] * dist.get_world_size()
-        dist.all_gather_object(stages, mine)
-        return {key: value for stage in stages for key, value in stage.items()}
+        """Whole weights of all stages, of which every process gives what it would save. Collective."""
+        found: list[dict[str, Piece]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(found, stage(self.engine.state(), {}))
+        whole: dict[str, Tensor] = {}
+        for key, piece in [item for mine in found for item in mine.items() if item[0].startswith("weight/")]:
+            weight = whole.setdefault(key, torch.full(piece.whole, torch.nan))
+            for offsets, box in piece.boxes():
+                place = tuple(slice(at, at + size) for at, size in zip(offsets, box.shape, strict=True))
+                assert weight[place].isnan().all(), f"{key}: two processes save the same values"
+                weight[place] = box
+        assert not any(weight.isnan().any() for weight in whole.values()), "values that nobody saves"
+        return whole
 
     def saved_bytes(self) -> int:
         """What the forward pass of the first micro-batch keeps on this process for the backward pass, weights aside."""
@@ -160,7 +168,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
             trainer.engine.load_state(bounds[leg], state)
         curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
         if leg + 1 < len(legs):
-            write_tensors(scratch / str(leg + 1), trainer.engine.state())
+            write_tensors(scratch / str(leg + 1), stage(trainer.engine.state(), {}))
         weights = trainer.weights()
         resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())
         trainer.close()
