@@ -93,9 +93,9 @@ def finish(partial: Path, final: Path, state: TrainingState, written: Mapping[st
         if name not in sums:
             sync(file)
             sums[name] = Sum(file.stat().st_size, sha256(file))
-    _seal(partial, sums)
-    if problem := flaw(partial):
+    if problem := _mismatch(partial, sums):
         raise CheckpointError(problem)
+    _seal(partial, sums)
     passed_over = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(passed_over, ignore_errors=True)
     if final.exists():
@@ -143,16 +143,20 @@ def read_seal(checkpoint: Path) -> dict[str, Sum]:
 def flaw(checkpoint: Path) -> str | None:
     """What a look at the names and sizes of its files finds wrong, or None. Reads no content but COMPLETE's."""
     try:
-        for name, wanted in read_seal(checkpoint).items():
-            file = checkpoint / name
-            if not file.is_file():
-                return f"{file} is missing"
-            if wanted.bytes not in (None, size := file.stat().st_size):
-                return f"{file} has {size:,} bytes instead of {wanted.bytes:,}"
+        return _mismatch(checkpoint, read_seal(checkpoint))
     except CheckpointError as error:
         return str(error)
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
+
+
+def _mismatch(folder: Path, sums: Mapping[str, Sum]) -> str | None:
+    for name, wanted in sums.items():
+        file = folder / name
+        if not file.is_file():
+            return f"{file} is missing"
+        if wanted.bytes not in (None, size := file.stat().st_size):
+            return f"{file} has {size:,} bytes instead of {wanted.bytes:,}"
     return None
 
 
