@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fake_checkpoints import fake_checkpoint
 
 from armd_dist.checkpoint.folder import (
     COMPLETE,
@@ -20,18 +21,6 @@ from armd_dist.checkpoint.folder import (
 from armd_dist.checkpoint.retention import delete, leftovers, surplus
 from armd_dist.errors import CheckpointError
 
-
-def checkpoint(run_dir: Path, step: int) -> Path:
-    """A complete checkpoint of two files."""
-    partial, final = partial_folder(run_dir, step), step_folder(run_dir, step)
-    (partial / "state").mkdir(parents=True)
-    (partial / "state" / "__0_0.distcp").write_bytes(bytes(range(200)))
-    (partial / "run.yaml").write_text("run: {}\n")
-    state = TrainingState(step, 8 * step, 0, "left_to_right", 1, "m", "t", {"world_size": 1}, {})
-    finish(partial, final, state, {})
-    return final
-
-
 BREAKING = {
     "truncated": (lambda file: file.write_bytes(file.read_bytes()[:150]), "has 150 bytes instead of 200", True),
     "flipped": (lambda file: file.write_bytes(b"\1" + file.read_bytes()[1:]), "has changed since it was", False),
@@ -42,7 +31,7 @@ BREAKING = {
 @pytest.mark.parametrize("name", BREAKING)
 def test_damage_names_the_file(tmp_path: Path, name: str) -> None:
     breaking, message, at_a_look = BREAKING[name]
-    folder = checkpoint(tmp_path, 5)
+    folder = fake_checkpoint(tmp_path, 5)
     assert damage(folder) is None
     file = folder / "state" / "__0_0.distcp"
     breaking(file)
@@ -51,7 +40,7 @@ def test_damage_names_the_file(tmp_path: Path, name: str) -> None:
 
 
 def test_every_byte_of_a_seal_matters(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path, 5)
+    folder = fake_checkpoint(tmp_path, 5)
     seal = folder / COMPLETE
     for content in ("", "{", "[]", '{"format": 2}', '{"format": 3, "files": {}}'):
         seal.write_text(content)
@@ -61,7 +50,7 @@ def test_every_byte_of_a_seal_matters(tmp_path: Path) -> None:
 
 
 def test_a_seal_of_the_first_format_is_read(tmp_path: Path) -> None:
-    folder = checkpoint(tmp_path, 5)
+    folder = fake_checkpoint(tmp_path, 5)
     sums = {name: one.sha256 for name, one in read_seal(folder).items()}
     (folder / COMPLETE).write_text(json.dumps(sums))
     assert damage(folder) is None
@@ -87,7 +76,7 @@ def steps(paths: list[Path]) -> list[int]:
 
 
 def test_what_may_go(tmp_path: Path) -> None:
-    folders = [checkpoint(tmp_path, step) for step in (10, 20, 30, 40, 50)]
+    folders = [fake_checkpoint(tmp_path, step) for step in (10, 20, 30, 40, 50)]
     assert steps(surplus(tmp_path, 2, None)) == [10, 20, 30]
     assert steps(surplus(tmp_path, 1, 20)) == [10, 30]
     assert surplus(tmp_path, 9, None) == []
@@ -103,7 +92,7 @@ def test_what_may_go(tmp_path: Path) -> None:
 def test_a_deletion_that_was_interrupted_leaves_nothing_that_looks_like_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folders = [checkpoint(tmp_path, step) for step in (10, 20)]
+    folders = [fake_checkpoint(tmp_path, step) for step in (10, 20)]
 
     def killed(_: Path, **__: object) -> None:
         if (tmp_path / "checkpoints" / ".step-00000010.deleted").exists():
