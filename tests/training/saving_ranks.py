@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,17 +23,19 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.errors import CheckpointError
 from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.topology import Topology
+from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.saving import Saver
 
+TIMEOUT_MINUTES = 0.05  # 3 s
 WORLD, ROWS, COLUMNS = 2, 6, 50_000
 POSITION = Position("left_to_right", 1, 0)
 
 
 class Trainer:
-    """Half of a matrix of ROWS x COLUMNS, all of whose values are the step; its saver."""
+    """Half of some matrices of ROWS x COLUMNS, all of whose values are the step; their saver."""
 
-    def __init__(self, run_dir: Path, **settings: Any) -> None:
+    def __init__(self, run_dir: Path, names: str, **settings: Any) -> None:
         self.run = Run.model_validate(
             {
                 "run": {"dir": str(run_dir)},
@@ -46,9 +49,12 @@ class Trainer:
         self.topology = Topology(rank, WORLD, 0, 1, rank, WORLD, 0, 1, torch.device("cpu"))
         count = ROWS * COLUMNS // WORLD
         self.values = torch.zeros(count)
-        self.piece = Piece((ROWS, COLUMNS), (0, 0), (ROWS, COLUMNS), rank * count, self.values)
+        self.pieces = [
+            (f"weight/{name}", Piece((ROWS, COLUMNS), (0, 0), (ROWS, COLUMNS), rank * count, self.values))
+            for name in names
+        ]
         manifest = SimpleNamespace(hash=lambda: "data", tokenizer_sha256="tokenizer")
-        engine = SimpleNamespace(run=self.run, topology=self.topology, state=lambda: iter([("weight/a", self.piece)]))
+        engine = SimpleNamespace(run=self.run, topology=self.topology, state=lambda: iter(self.pieces))
         self.saver = Saver(engine, manifest)  # type: ignore[arg-type]
 
     def steps(self, first: int, last: int, save: tuple[int, ...], say: Callable[..., None]) -> None:
@@ -65,27 +71,32 @@ class Trainer:
                 say(finished=step)
 
 
-def slow_disk() -> None:
-    """A file takes a second or more."""
+def slow_disk(seconds: float) -> None:
+    """Every tensor, and what torch writes about them, takes so long."""
     at_once = writing._Stream._write
 
     def write(self: writing._Stream, left: memoryview) -> None:
         if len(left) > 1000:
-            time.sleep(0.5)
+            time.sleep(seconds)
         at_once(self, left)
 
     writing._Stream._write = write
 
 
 def work(kind: str, run_dir: Path, say: Callable[..., None]) -> None:
-    if kind in ("slow", "waits", "killed"):
-        slow_disk()
-    trainer = Trainer(run_dir, asynchronous=kind != "waits", keep=1, every=3, keep_every=3)
-    try:
-        trainer.steps(1, 30 if kind in ("full", "killed") else 20, {"killed": (3, 6)}.get(kind, (1, 3, 20)), say)
-        say(ended="well")
-    except CheckpointError as error:
-        say(ended=str(error))
+    """`patient`: rank 1 writes for longer than the watch's time-out, tensor by tensor; `hangs`: it never ends."""
+    rank, watched = dist.get_rank(), kind in ("patient", "hangs")
+    if kind in ("slow", "waits", "killed") or (watched and rank == 1):
+        slow_disk(600 if kind == "hangs" else 0.5)
+    names = "abcdefghijkl" if kind == "patient" else "a"
+    trainer = Trainer(run_dir, names, asynchronous=kind != "waits", keep=1, every=3, keep_every=3)
+    last, saves = (30, (1, 3, 20)) if kind == "full" else (30, (3, 6)) if kind == "killed" else (20, (1, 3, 20))
+    with Watch(rank, WORLD, TIMEOUT_MINUTES) if watched else nullcontext():
+        try:
+            trainer.steps(1, last, saves, say)
+            say(ended="well")
+        except CheckpointError as error:
+            say(ended=str(error))
 
 
 def fork(kind: str, run_dir: Path, out: Path, rank: int, port: int) -> int:
@@ -95,6 +106,7 @@ def fork(kind: str, run_dir: Path, out: Path, rank: int, port: int) -> int:
         return child
     os.environ.update(RANK=str(rank), WORLD_SIZE=str(WORLD), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
     code = 1
+    os.dup2(os.open(out / f"{kind}.{rank}.err", os.O_WRONLY | os.O_CREAT), 2)
     try:
         with open(out / f"{kind}.{rank}", "w") as lines:
             dist.init_process_group("gloo")

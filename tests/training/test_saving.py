@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from disks import remount, small_disk
+from fake_checkpoints import fake_checkpoint
 from ranks import TIMEOUT_SECONDS, environment
 
 from armd_dist.checkpoint.folder import complete_checkpoints, damage, partial_folder, read_training_state
@@ -18,15 +21,17 @@ from armd_dist.checkpoint.retention import leftovers
 from armd_dist.checkpoint.tensors import read_alone
 
 HERE, TESTS = Path(__file__).parent, Path(__file__).parents[1]
-KINDS = ("sound", "slow", "waits", "killed")
+KINDS = ("sound", "slow", "waits", "killed", "patient", "hangs")
+
+
+def make(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "tokenizer.model").write_text("a tokenizer")
+    return folder
 
 
 def run_jobs(jobs: dict[str, Path], out: Path) -> dict[str, list[list[dict[str, Any]]]]:
     """What each process of each job saw."""
-    for folder in jobs.values():
-        if not folder.exists():
-            folder.mkdir()
-            (folder / "tokenizer.model").write_text("a tokenizer")
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
     names = json.dumps({kind: str(folder) for kind, folder in jobs.items()})
     done = subprocess.run(
@@ -37,7 +42,7 @@ def run_jobs(jobs: dict[str, Path], out: Path) -> dict[str, list[list[dict[str, 
         timeout=TIMEOUT_SECONDS,
     )
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+    assert not any("Traceback" in file.read_text() for file in out.glob("*.err"))
     read = {kind: [(out / f"{kind}.{rank}").read_text().splitlines() for rank in range(2)] for kind in jobs}
     return {kind: [[json.loads(line) for line in lines] for lines in ranks] for kind, ranks in read.items()}
 
@@ -49,7 +54,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def seen(base: Path) -> dict[str, list[list[dict[str, Any]]]]:
-    return run_jobs({kind: base / kind for kind in KINDS}, base)
+    return run_jobs({kind: make(base / kind) for kind in KINDS}, base)
 
 
 def pauses(lines: list[dict[str, Any]]) -> list[float]:
@@ -89,18 +94,43 @@ def test_killed_while_it_writes(base: Path, seen: dict[str, list[list[dict[str, 
     assert leftovers(base / "killed") == [partial_folder(base / "killed", 6)]
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 3 MB: room for two checkpoints of 1.2 MB, not for three."""
-    with small_disk(tmp_path / "disk", "3m") as folder:
-        yield folder
+def test_the_watch_leaves_a_slow_write_alone(base: Path, seen: dict[str, list[list[dict[str, Any]]]]) -> None:
+    """Rank 0 waits for twice the time-out, and at the end again."""
+    assert [lines[-1] for lines in seen["patient"]] == [{"ended": "well"}] * 2
+    assert pauses(seen["patient"][0])[1] > 5.0
+    assert [(base / f"patient.{rank}.err").read_text() for rank in range(2)] == ["", ""]
 
 
-def test_a_full_disk_is_told_by_all_and_costs_no_checkpoint(disk: Path, tmp_path: Path) -> None:
-    """Beside something else that lies there; training goes on until the failure is known."""
-    run_dir = disk / "run"
-    (disk / "ballast").write_bytes(bytes(1_000_000))
-    seen = run_jobs({"full": run_dir}, tmp_path)["full"]
+def test_the_watch_names_who_hangs_in_a_write(base: Path, seen: dict[str, list[list[dict[str, Any]]]]) -> None:
+    for rank in range(2):
+        said = (base / f"hangs.{rank}.err").read_text()
+        assert re.search(r"^error: rank 1 \(.+\) hangs, for \d s .*, writing its part of a checkpoint", said, re.M), (
+            said
+        )
+        assert {"finished": 2} in seen["hangs"][rank]
+        assert {"finished": 3} not in seen["hangs"][rank]
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, list[list[dict[str, Any]]]]]]:
+    """(run folder, what each process saw) of jobs on a disk with room for two checkpoints, and on a read-only one."""
+    base = tmp_path_factory.mktemp("disks")
+    with small_disk(base / "full", "3m") as full, small_disk(base / "read_only", "3m") as read_only:
+        (full / "ballast").write_bytes(bytes(1_000_000))
+        jobs = {"full": full / "run", "read_only": read_only / "run"}
+        for folder in jobs.values():
+            make(folder)
+        shutil.copytree(fake_checkpoint(base / "other", 7), read_only / "run" / "checkpoints" / "step-00000007")
+        remount(read_only, "ro")
+        seen = run_jobs(jobs, base)
+        yield {kind: (folder, seen[kind]) for kind, folder in jobs.items()}
+
+
+def test_a_full_disk_is_told_by_all_and_costs_no_checkpoint(
+    failed: dict[str, tuple[Path, list[list[dict[str, Any]]]]],
+) -> None:
+    """Training goes on until the failure is known, and then stops everywhere at the same step."""
+    run_dir, seen = failed["full"]
     error = seen[0][-1]["ended"]
     assert seen[1][-1]["ended"] == error
     assert f"{run_dir}/checkpoints/step-00000003: could not be written" in error
@@ -110,18 +140,13 @@ def test_a_full_disk_is_told_by_all_and_costs_no_checkpoint(disk: Path, tmp_path
     assert damage(complete_checkpoints(run_dir)[0]) is None
     assert leftovers(run_dir) == []
     steps = [[line["finished"] for line in lines if "finished" in line] for lines in seen]
-    assert steps[0] == steps[1], "all stop at the same step"
+    assert steps[0] == steps[1]
     assert 2 in steps[0]
     assert len(steps[0]) < 30
 
 
-def test_a_read_only_folder_is_told_by_all(disk: Path, tmp_path: Path) -> None:
-    run_jobs({"sound": disk / "run"}, tmp_path)
-    before = complete_checkpoints(disk / "run")
-    remount(disk, "ro")
-    (tmp_path / "again").mkdir()
-    seen = run_jobs({"sound": disk / "run"}, tmp_path / "again")["sound"]
+def test_a_read_only_folder_is_told_by_all(failed: dict[str, tuple[Path, list[list[dict[str, Any]]]]]) -> None:
+    run_dir, seen = failed["read_only"]
     for lines in seen:
-        assert f"rank 0: {partial_folder(disk / 'run', 1)}: Read-only file system" in lines[-1]["ended"]
-    assert complete_checkpoints(disk / "run") == before
-    assert [damage(path) for path in before] == [None, None]
+        assert f"rank 0: {partial_folder(run_dir, 1)}: Read-only file system" in lines[-1]["ended"]
+    assert [damage(path) for path in complete_checkpoints(run_dir)] == [None]
