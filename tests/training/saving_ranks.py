@@ -27,7 +27,7 @@ from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.saving import Saver
 
-TIMEOUT_MINUTES = 0.05  # 3 s
+TIMEOUT_MINUTES = 0.06  # 3.6 s
 WORLD, ROWS, COLUMNS = 2, 6, 50_000
 POSITION = Position("left_to_right", 1, 0)
 
@@ -88,9 +88,9 @@ def work(kind: str, run_dir: Path, say: Callable[..., None]) -> None:
     rank, watched = dist.get_rank(), kind in ("patient", "hangs")
     if kind in ("slow", "waits", "killed") or (watched and rank == 1):
         slow_disk(600 if kind == "hangs" else 0.5)
-    names = "abcdefghijkl" if kind == "patient" else "a"
+    names = "abcdefghij" if kind == "patient" else "a"
     trainer = Trainer(run_dir, names, asynchronous=kind != "waits", keep=1, every=3, keep_every=3)
-    last, saves = (30, (1, 3, 20)) if kind == "full" else (30, (3, 6)) if kind == "killed" else (20, (1, 3, 20))
+    last, saves = {"full": (300, (1, 3)), "killed": (300, (3, 6)), "patient": (2, (1, 2))}.get(kind, (20, (1, 3, 20)))
     with Watch(rank, WORLD, TIMEOUT_MINUTES) if watched else nullcontext():
         try:
             trainer.steps(1, last, saves, say)
