@@ -86,7 +86,7 @@ def finish(partial: Path, final: Path, state: TrainingState, written: Mapping[st
     written: files, named from `partial` on, whose checksums their writers know; the others, small ones, are read. A
     folder that stands in its place was passed over as damaged; it goes once the new one is there.
     """
-    (partial / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
+    write_text(partial / "state.json", json.dumps(asdict(state), indent=2) + "\n")
     sums = dict(written)
     for file in _files(partial):
         name = str(file.relative_to(partial))
@@ -111,7 +111,7 @@ def _seal(folder: Path, sums: Mapping[str, Sum]) -> None:
         sync(inner)
     temporary = folder / f".{COMPLETE}.partial"
     content = {"format": FORMAT, "files": {name: asdict(one) for name, one in sorted(sums.items())}}
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
+    write_text(temporary, json.dumps(content, indent=2) + "\n")
     sync(temporary)
     temporary.rename(folder / COMPLETE)
     sync(folder)
@@ -190,6 +190,14 @@ def sha256(file: Path, advance: Callable[[int], object] = lambda _: None) -> str
             digest.update(block)
             advance(len(block))
     return digest.hexdigest()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a small file. Raises OSError, which names it also where the disk is full."""
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def sync(path: Path) -> None:

@@ -93,20 +93,23 @@ class _Writer(FileSystemWriter):
 
     def _write_data(self, planner: SavePlanner, file_queue: Queue) -> Future[list[WriteResult]]:
         path, name, items = file_queue.get_nowait()
-        results = []
-        if items:
-            with self.fs.create_stream(path, "wb") as stream:
-                for item in items:
-                    # A view would be saved with all of the storage behind it.
-                    box = planner.resolve_data(item).clone()  # type: ignore[union-attr]
-                    results.append(
-                        _write_item(self.transforms, stream, box, item, name, SerializationFormat.TORCH_SAVE)
-                    )
-                os.fsync(stream.fileno())
-        self.ended.set()
+        try:
+            results = self._write_items(planner, path, name, items) if items else []
+        finally:
+            self.ended.set()
         future: Future[list[WriteResult]] = Future()
         future.set_result(results)
         return future
+
+    def _write_items(self, planner: SavePlanner, path: Path, name: str, items: list[WriteItem]) -> list[WriteResult]:
+        results = []
+        with self.fs.create_stream(path, "wb") as stream:
+            for item in items:
+                # A view would be saved with all of the storage behind it.
+                box = planner.resolve_data(item).clone()  # type: ignore[union-attr]
+                results.append(_write_item(self.transforms, stream, box, item, name, SerializationFormat.TORCH_SAVE))
+            os.fsync(stream.fileno())
+        return results
 
 
 class _Disk(FileSystem):

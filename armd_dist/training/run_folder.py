@@ -14,6 +14,7 @@ from armd_dist.checkpoint.folder import (
     read_training_state,
     resolve_checkpoint,
     step_folders,
+    write_text,
 )
 from armd_dist.checkpoint.retention import leftovers
 from armd_dist.config import to_yaml
@@ -79,7 +80,7 @@ def claim(run: Run, tokenizer: Path) -> None:
     for left in leftovers(folder):
         shutil.rmtree(left)
     temporary = folder / ".run.yaml.partial"
-    temporary.write_text(to_yaml(run))
+    write_text(temporary, to_yaml(run))
     temporary.replace(folder / "run.yaml")
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
 

@@ -135,7 +135,7 @@ class Saver:
     def _prepare(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / "run.yaml").write_text(to_yaml(self.run))
+        checkpoint_folder.write_text(partial / "run.yaml", to_yaml(self.run))
         shutil.copyfile(Path(self.run.run.dir) / "tokenizer.model", partial / "tokenizer.model")
 
     def _seal(
@@ -148,7 +148,10 @@ class Saver:
         checkpoint_folder.finish(partial, final, state, written)
         settings = self.run.checkpoint
         for old in surplus(Path(self.run.run.dir), settings.keep, settings.keep_every):
-            delete(old)
+            try:
+                delete(old)
+            except OSError as error:  # the new one is there
+                print(f"{old}: could not be deleted ({describe(error)})", file=sys.stderr, flush=True)
 
     def _together(self, work: Callable[[], T]) -> list[T]:
         """Everyone's result of `work`. Where it fails, all raise the same CheckpointError, which says where and why."""

@@ -17,6 +17,7 @@ from armd_dist.checkpoint.folder import (
     partial_folder,
     read_seal,
     step_folder,
+    write_text,
 )
 from armd_dist.checkpoint.retention import delete, leftovers, surplus
 from armd_dist.errors import CheckpointError
@@ -103,3 +104,8 @@ def test_a_deletion_that_was_interrupted_leaves_nothing_that_looks_like_a_checkp
         delete(folders[0])
     assert complete_checkpoints(tmp_path) == [folders[1]]
     assert [path.name for path in leftovers(tmp_path)] == [".step-00000010.deleted"]
+
+
+def test_a_small_file_that_finds_no_room_is_named() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_text(Path("/dev/full"), "text")
