@@ -123,6 +123,10 @@ def _schedule_problems(run: Run) -> list[Problem]:
         problems.append(
             Problem("parallel.zero_stage", 0, rule, "use parallel.zero_stage=1, or training.precision=fp32")
         )
+    every, kept = run.checkpoint.every, run.checkpoint.keep_every
+    if kept is not None and kept % every:
+        rule = f"is not a multiple of checkpoint.every={every}, so that most of the steps it names save nothing"
+        problems.append(Problem("checkpoint.keep_every", kept, rule, f"use {every * -(-kept // every)}"))
     return problems
 
 

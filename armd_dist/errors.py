@@ -57,6 +57,13 @@ class GenerationError(ArmdError):
     """A request for text that the model cannot answer."""
 
 
+def describe(error: BaseException) -> str:
+    """One line; of the operating system's errors the file and what is wrong with it."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
 def tell_launcher(text: str) -> None:
     """Leaves the reason where torchrun looks for it; its table of failed processes then says more than an exit code."""
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")

@@ -65,7 +65,8 @@ class RankLedger:
     """One rank's file. A line is one write, so a crash leaves whole lines and at most one torn at the end."""
 
     def __init__(self, attempt: Path, rank: int) -> None:
-        self._file = os.open(rank_file(attempt, rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        self._path = rank_file(attempt, rank)
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def write(self, step: int, first: int, places: Places) -> None:
         """A finished step, counted from 1, whose samples of this rank start at global number `first`."""
@@ -73,7 +74,12 @@ class RankLedger:
         for dataset, epoch, window in zip(*(part.tolist() for part in places), strict=True):
             samples.setdefault(f"{dataset}/{epoch}", []).append(window)
         line = json.dumps({"step": step, "first": first, "samples": samples}, separators=(",", ":"))
-        os.write(self._file, line.encode() + b"\n")
+        try:
+            os.write(self._file, line.encode() + b"\n")
+        except OSError as error:
+            raise DataError(
+                f"{self._path}: cannot be written ({error.strerror}); a ledger must not miss a step"
+            ) from None
 
     def sync(self) -> None:
         """To the disk: before a checkpoint makes the steps count. What is lost after that is done again anyway."""

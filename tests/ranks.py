@@ -54,11 +54,11 @@ def torchrun(script: Path, *arguments: object, processes: int = 2, timeout: int 
     assert done.returncode == 0, done.stderr
 
 
-def kill_when(arguments: list[object], reached: Path, step: int, processes: int) -> None:
-    """Starts a job and kills all of it with SIGKILL as soon as metrics.jsonl holds `step`."""
+def kill_when(arguments: list[object], reached: Path, step: int, processes: int, exists: Path | None = None) -> None:
+    """Starts a job and kills all of it with SIGKILL as soon as metrics.jsonl holds `step` and a path exists."""
     job = psutil.Popen(command(*arguments, processes=processes), env=environment(), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not (reached.exists() and len(reached.read_text().splitlines()) >= step):
+    while not (reached.exists() and len(reached.read_text().splitlines()) >= step) or (exists and not exists.exists()):
         assert job.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < deadline, "the job did not get far enough"
         time.sleep(0.01)

@@ -44,6 +44,9 @@ def test_tensor_parallelism_that_does_not_divide(path: Path) -> None:
      "training.min_learning_rate=1.0: is above training.learning_rate=0.0003; lower it"),
     ("training", {"stop_at": 101},
      "training.stop_at=101: is more than training.steps=100; stop earlier, or leave it out"),
+    ("checkpoint", {"every": 1000, "keep_every": 2500},
+     "checkpoint.keep_every=2500: is not a multiple of checkpoint.every=1000, so that most of the steps it names "
+     "save nothing; use 3000"),
     ("training", {"micro_batch_size": 5},
      "training.global_batch_size=32: is not a multiple of training.micro_batch_size=5; use a multiple of it"),
     ("training", {"precision": "bf16"},

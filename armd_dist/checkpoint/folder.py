@@ -1,15 +1,16 @@
-"""Checkpoint folders on disk: names, completeness, retention. No torch, so that light commands can look around.
+"""Checkpoint folders on disk: names, completeness, checksums. No torch, so that light commands can look around.
 
 `checkpoints/step-00001000/` holds `state/` (sharded tensors), `run.yaml`, `state.json`, `tokenizer.model` and
-`COMPLETE` with the checksum of every file. It is built in a hidden sibling and renamed when all is there: a folder
-without COMPLETE does not exist for any reader.
+`COMPLETE` with size and checksum of every file. It is built in a hidden sibling and renamed when all is there: a folder
+without COMPLETE is no checkpoint for any reader.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,11 +18,17 @@ from armd_dist.errors import CheckpointError
 
 COMPLETE = "COMPLETE"
 STATE_DIR = "state"
+FORMAT = 2  # of COMPLETE; the first was a plain {file: sha256}, which is still read
+READERS, BLOCK = 8, 1 << 24  # threads that compute checksums, each with so many bytes in memory
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs besides tensors. `consumed_samples` is training's place in the data."""
+    """What a run needs besides tensors. `consumed_samples` is training's place in the data.
+
+    Random numbers are functions of (seed, sample or parameter, layer or stage): the seed is all of their state. So is
+    `step` of the learning rate's.
+    """
 
     step: int
     consumed_samples: int
@@ -34,6 +41,14 @@ class TrainingState:
     versions: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Sum:
+    """What a file must be: its size (None where an old checkpoint does not say) and the checksum of its content."""
+
+    bytes: int | None
+    sha256: str
+
+
 def step_folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
@@ -43,9 +58,14 @@ def partial_folder(run_dir: Path, step: int) -> Path:
     return run_dir / "checkpoints" / f".step-{step:08d}.partial"
 
 
+def step_folders(run_dir: Path) -> list[Path]:
+    """Everything in a run that has a checkpoint's name, whole or damaged, oldest first."""
+    return sorted(path for path in (run_dir / "checkpoints").glob("step-*") if path.is_dir())
+
+
 def complete_checkpoints(run_dir: Path) -> list[Path]:
     """Checkpoints of a run that were written to the end, oldest first."""
-    return sorted(path.parent for path in (run_dir / "checkpoints").glob(f"step-*/{COMPLETE}"))
+    return [path for path in step_folders(run_dir) if (path / COMPLETE).is_file()]
 
 
 def resolve_checkpoint(path: Path) -> Path:
@@ -60,23 +80,41 @@ def resolve_checkpoint(path: Path) -> Path:
     raise CheckpointError(f"{path}: holds no complete checkpoint (a folder without {COMPLETE} was interrupted)")
 
 
-def finish(partial: Path, final: Path, state: TrainingState) -> None:
+def finish(partial: Path, final: Path, state: TrainingState, written: Mapping[str, Sum]) -> None:
     """Seals a folder whose tensors are written and makes it exist, in one rename.
 
-    A folder that stands in its place was passed over as damaged or interrupted; it goes once the new one is there.
+    written: files, named from `partial` on, whose checksums their writers know; the others, small ones, are read. A
+    folder that stands in its place was passed over as damaged; it goes once the new one is there.
     """
-    (partial / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
-    checksums = {str(file.relative_to(partial)): sha256(file) for file in _files(partial)}
-    with open(partial / COMPLETE, "w") as seal:
-        json.dump(checksums, seal, indent=2)
-        seal.flush()
-        os.fsync(seal.fileno())
+    write_text(partial / "state.json", json.dumps(asdict(state), indent=2) + "\n")
+    sums = dict(written)
+    for file in _files(partial):
+        name = str(file.relative_to(partial))
+        if name not in sums:
+            sync(file)
+            sums[name] = Sum(file.stat().st_size, sha256(file))
+    if problem := _mismatch(partial, sums):
+        raise CheckpointError(problem)
+    _seal(partial, sums)
     passed_over = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(passed_over, ignore_errors=True)
     if final.exists():
         final.rename(passed_over)
     partial.rename(final)
+    sync(final.parent)
     shutil.rmtree(passed_over, ignore_errors=True)
+
+
+def _seal(folder: Path, sums: Mapping[str, Sum]) -> None:
+    """Writes COMPLETE, by rename, once all else is on the disk."""
+    for inner in (folder / STATE_DIR, folder):
+        sync(inner)
+    temporary = folder / f".{COMPLETE}.partial"
+    content = {"format": FORMAT, "files": {name: asdict(one) for name, one in sorted(sums.items())}}
+    write_text(temporary, json.dumps(content, indent=2) + "\n")
+    sync(temporary)
+    temporary.rename(folder / COMPLETE)
+    sync(folder)
 
 
 def read_training_state(checkpoint: Path) -> TrainingState:
@@ -86,31 +124,89 @@ def read_training_state(checkpoint: Path) -> TrainingState:
         raise CheckpointError(f"{checkpoint / 'state.json'}: cannot be read ({error})") from error
 
 
-def damage(checkpoint: Path) -> str | None:
-    """What differs from the checksums in COMPLETE, or None. Reads every byte."""
+def read_seal(checkpoint: Path) -> dict[str, Sum]:
+    """Size and checksum of every file, from COMPLETE. Raises CheckpointError where it is missing or of no use."""
+    file = checkpoint / COMPLETE
     try:
-        checksums = json.loads((checkpoint / COMPLETE).read_text())
-    except (OSError, ValueError) as error:
-        return f"{checkpoint / COMPLETE} cannot be read ({error})"
-    for name, expected in checksums.items():
-        file = checkpoint / name
+        content = json.loads(file.read_text())
+        if content.get("format", 1) == 1:
+            return {name: Sum(None, checksum) for name, checksum in content.items()}
+        if content["format"] == FORMAT:
+            return {name: Sum(one["bytes"], one["sha256"]) for name, one in content["files"].items()}
+    except FileNotFoundError:
+        raise CheckpointError(f"{file} is missing: the checkpoint was interrupted or is damaged") from None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error})") from error
+    raise CheckpointError(f"{file} is of format {content['format']}; this version reads up to {FORMAT}")
+
+
+def flaw(checkpoint: Path) -> str | None:
+    """What a look at the names and sizes of its files finds wrong, or None. Reads no content but COMPLETE's."""
+    try:
+        return _mismatch(checkpoint, read_seal(checkpoint))
+    except CheckpointError as error:
+        return str(error)
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+
+
+def _mismatch(folder: Path, sums: Mapping[str, Sum]) -> str | None:
+    for name, wanted in sums.items():
+        file = folder / name
         if not file.is_file():
             return f"{file} is missing"
-        if sha256(file) != expected:
-            return f"{file} has changed since it was written"
+        if wanted.bytes not in (None, size := file.stat().st_size):
+            return f"{file} has {size:,} bytes instead of {wanted.bytes:,}"
     return None
 
 
-def keep_newest(run_dir: Path, count: int) -> None:
-    """Deletes older checkpoints. The seal goes first, so that a half-deleted folder never looks complete."""
-    for old in complete_checkpoints(run_dir)[:-count]:
-        (old / COMPLETE).unlink()
-        shutil.rmtree(old)
+def damage(checkpoint: Path, advance: Callable[[int], object] = lambda _: None) -> str | None:
+    """What differs from the checksums in COMPLETE, or None. Reads every byte; `advance` is told how many were read."""
+    if problem := flaw(checkpoint):
+        return problem
+
+    def differs(name: str, wanted: Sum) -> str | None:
+        file = checkpoint / name
+        try:
+            return None if sha256(file, advance) == wanted.sha256 else f"{file} has changed since it was written"
+        except OSError as error:
+            return f"{file} cannot be read ({error.strerror})"
+
+    sums = read_seal(checkpoint)
+    with ThreadPoolExecutor(READERS) as pool:
+        return next(filter(None, pool.map(differs, sums, sums.values())), None)
 
 
-def sha256(file: Path) -> str:
+def size(checkpoint: Path) -> int:
+    """Bytes of all files."""
+    return sum(file.stat().st_size for file in _files(checkpoint))
+
+
+def sha256(file: Path, advance: Callable[[int], object] = lambda _: None) -> str:
+    """The checksum of a file; `advance` is told of every block read."""
+    digest = hashlib.sha256()
     with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            advance(len(block))
+    return digest.hexdigest()
+
+
+def write_text(file: Path, text: str) -> None:
+    """Writes a small file. Raises OSError, which names it also where the disk is full."""
+    try:
+        file.write_text(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(file)) from error
+
+
+def sync(path: Path) -> None:
+    """To the disk: a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _files(folder: Path) -> Iterator[Path]:

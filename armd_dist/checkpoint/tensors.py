@@ -1,4 +1,4 @@
-"""Tensors of a checkpoint, through torch.distributed.checkpoint: written by every process, read in any layout.
+"""Reads the tensors of a checkpoint, through torch.distributed.checkpoint, in any layout.
 
 Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, all fp32. A tensor says which part of the whole it
 is (DTensor), so another number of processes, or a single one, reads the same checkpoint.
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from armd_dist.checkpoint.folder import STATE_DIR, resolve_checkpoint
 from armd_dist.config import load_run
@@ -23,14 +22,14 @@ from armd_dist.run import Run
 VOCABULARY = {"tokens.weight", "head.weight"}  # the parameters with a row for each token
 
 
-def write_tensors(folder: Path, tensors: dict[str, Tensor]) -> None:
-    """Writes this process' parts. Collective."""
-    save(tensors, checkpoint_id=folder / STATE_DIR)
-
-
 def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
     """Fills the given parts in place. Collective. Raises CheckpointError where the checkpoint is of another model."""
     _load(folder, into, alone=False)
+
+
+def read_alone(folder: Path, into: dict[str, Tensor]) -> None:
+    """Fills whole tensors on this process alone, without a process group. Raises CheckpointError."""
+    _load(folder, into, alone=True)
 
 
 def load_model(path: Path) -> tuple[Network, Run, Path]:
@@ -48,7 +47,7 @@ def load_model(path: Path) -> tuple[Network, Run, Path]:
         else parameter.data
         for name, parameter in model.named_parameters()
     }
-    _load(checkpoint, weights, alone=True)
+    read_alone(checkpoint, weights)
     for name in VOCABULARY & dict(model.named_parameters()).keys():
         model.get_parameter(name).data.copy_(weights[f"weight/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint

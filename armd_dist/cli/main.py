@@ -7,7 +7,19 @@ import traceback
 
 import typer
 
-from armd_dist.cli import config, data, evaluate, export, generate, launch, plan, quickstart, tokenizer, train
+from armd_dist.cli import (
+    checkpoint,
+    config,
+    data,
+    evaluate,
+    export,
+    generate,
+    launch,
+    plan,
+    quickstart,
+    tokenizer,
+    train,
+)
 from armd_dist.errors import ArmdError, tell_launcher
 from data_pipeline.errors import DataError
 
@@ -28,6 +40,7 @@ app.command("config")(config.config)
 app.command("plan")(plan.plan)
 app.command("train")(train.train)
 app.add_typer(launch.app, name="launch")
+app.add_typer(checkpoint.app, name="checkpoint")
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)

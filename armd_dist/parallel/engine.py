@@ -1,6 +1,6 @@
 """One optimizer step over all processes. One process and 512 look the same from outside."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,6 +8,7 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor
 
+from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
@@ -16,7 +17,15 @@ from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
-from armd_dist.parallel.sharding import as_global, gradient_norm, initialize, local_shape, num_parameters
+from armd_dist.parallel.sharding import (
+    as_global,
+    as_piece,
+    gradient_norm,
+    initialize,
+    local_shape,
+    num_parameters,
+    split_dim,
+)
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, settle, write_state
@@ -118,14 +127,15 @@ class Engine:
         self.zero.step()
         return norm.item()
 
-    def state(self) -> dict[str, Tensor]:
-        """Weights and Adam moments in fp32 by global name, as parts of whole tensors. Collective."""
-        return {
-            f"{part}/{name}": as_global(value, parameter)
-            for name, parameter, values in read_state(self.zero)
-            if not is_tied_copy(parameter)
-            for part, value in values.items()
-        }
+    def state(self) -> Iterator[tuple[str, Piece]]:
+        """(`weight/NAME`, `exp_avg/NAME` or `exp_avg_sq/NAME`, fp32 values): all processes together have each once.
+
+        The values may be the optimizer's own: copy them before the next step. Not collective.
+        """
+        for name, parameter, start, values in read_state(self.zero):
+            if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
+                for part, value in values.items():
+                    yield f"{part}/{name}", as_piece(value, parameter, start)
 
     def empty_state(self) -> dict[str, Tensor]:
         """Tensors of the shapes of what this process holds, to be filled by a checkpoint's reader."""

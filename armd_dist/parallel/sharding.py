@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
+from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.initialization import initial_value
 from armd_dist.parallel.pipeline import Part, is_tied_copy
@@ -55,12 +56,20 @@ def _set_initial(name: str, parameter: nn.Parameter, config: ModelConfig, seed: 
 
 
 def as_global(local: Tensor, parameter: Tensor) -> Tensor:
-    """A host tensor of this process' part, described as a part of the whole, for checkpoints that any layout loads."""
+    """A host tensor of this process' part, described as a part of the whole, which a reader of checkpoints fills."""
     group = parallel_state.get_tensor_model_parallel_group()
     assert isinstance(group, dist.ProcessGroup), "start() made it"
     mesh = DeviceMesh.from_group(group, "cpu")
     dim = split_dim(parameter)
     return DTensor.from_local(local, mesh, [Replicate() if dim is None else Shard(dim)], run_check=False)
+
+
+def as_piece(values: Tensor, parameter: Tensor, start: int) -> Piece:
+    """Flat values, the elements from `start` on of this process' tensor-parallel part, as a part of the whole."""
+    offsets, shape, dim = [0] * len(local_shape(parameter)), local_shape(parameter), split_dim(parameter)
+    if dim is not None:
+        offsets[dim] = parallel_state.get_tensor_model_parallel_rank() * shape[dim]
+    return Piece(full_shape(parameter), tuple(offsets), shape, start, values)
 
 
 def gradient_norm(model: Part) -> Tensor:

@@ -20,8 +20,8 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.utils import (
     logger,
-    safe_get_full_fp32_param,
-    safe_get_full_optimizer_state,
+    safe_get_local_fp32_param,
+    safe_get_local_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
     safe_set_local_fp32_param,
@@ -123,24 +123,35 @@ def backward_elsewhere(engine: Any) -> Iterator[None]:
         engine.allreduce_gradients()
 
 
-def read_state(engine: Any) -> Iterator[tuple[str, Tensor, dict[str, Tensor]]]:
-    """(name, parameter, {weight, exp_avg, exp_avg_sq}) in fp32 on the host, one parameter at a time.
+def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
+    """(name, parameter, start, {weight, exp_avg, exp_avg_sq}): of each parameter what this process alone keeps.
 
-    Collective over data parallelism under ZeRO: every process must exhaust it.
+    Flat fp32 values, in place wherever DeepSpeed allows: the elements from `start` on of the tensor-parallel part, none
+    where ZeRO keeps them all elsewhere. What all data-parallel processes hold is dealt out among them. Not collective.
     """
+    size, rank = parallel_state.get_data_parallel_world_size(), parallel_state.get_data_parallel_rank()
     for name, parameter in engine.module.weights():
-        values: dict[str, Any]
-        if engine.zero_optimization():
-            values = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
-            values["weight"] = safe_get_full_fp32_param(parameter)
+        if hasattr(parameter, "ds_id"):
+            each, whole = parameter.ds_tensor.ds_numel, parameter.ds_numel  # the last parts may be padded
+            start = min(whole, each * rank)
+            values = {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
+            values = {**values, "weight": safe_get_local_fp32_param(parameter)}
+            yield name, parameter, start, {part: v.flatten()[: whole - start] for part, v in values.items()}
+        elif engine.zero_optimization():
+            if parameter._hp_mapping is not None:
+                mapping = parameter._hp_mapping
+                values = {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
+                values = {**values, "weight": mapping.get_hp_fragment()}
+                yield name, parameter, mapping.lp_fragment_address.start, values
         else:
+            start, end = (parameter.numel() * share // size for share in (rank, rank + 1))
             values = {moment: engine.optimizer.state[parameter][moment] for moment in MOMENTS}
-            values["weight"] = parameter.detach()
-        yield name, parameter, {part: value.to("cpu", torch.float32, copy=True) for part, value in values.items()}
+            values = {**values, "weight": parameter.detach()}
+            yield name, parameter, start, {part: value.flatten()[start:end] for part, value in values.items()}
 
 
 def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> None:
-    """Puts the state of `read_state`, made by `step` optimizer steps, into the engine."""
+    """Puts {name: {weight, exp_avg, exp_avg_sq}}, whole and made by `step` optimizer steps, into the engine."""
     for adam in _torch_optimizer(engine).state.values():
         adam["step"].fill_(step)
     with torch.no_grad():

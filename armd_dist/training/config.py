@@ -110,7 +110,13 @@ class CheckpointConfig(BaseModel):
     model_config = STRICT
 
     every: int = Field(1_000, ge=1, description="Steps between checkpoints; the last step always saves one.")
+    asynchronous: bool = Field(
+        True, description="Write while training goes on, from a copy in host memory; false: training waits."
+    )
     keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    keep_every: int | None = Field(
+        None, ge=1, description="Checkpoints of steps that this divides are kept too; a multiple of checkpoint.every."
+    )
     resume: str = Field(
         "auto",
         min_length=1,

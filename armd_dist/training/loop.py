@@ -14,7 +14,7 @@ from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
-from armd_dist.training.saving import restore, save_checkpoint
+from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
 from armd_dist.training.start import agree_on_start, open_data, open_ledger
 from armd_dist.training.validation import Validation
@@ -51,7 +51,8 @@ def _train(run: Run, topology: Topology) -> None:
     batches = Batches(run, data, topology.data_rank, topology.data_size)
     ledger = open_ledger(run, topology, data, first)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
-    with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics:
+    saver = Saver(engine, data.manifest)
+    with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics, saver:
         enter("reading data", step=first + 1)
         for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
             enter("training")
@@ -70,8 +71,9 @@ def _train(run: Run, topology: Topology) -> None:
             batches.record(ledger, step, saves)
             if saves:
                 enter("saving a checkpoint")
-                save_checkpoint(engine, data.manifest, step + 1, batches.position(step + 1))
+                saver.save(step + 1, batches.position(step + 1))
                 watch.lap()  # the next step's speed is not that of saving
+            saver.check()
             enter("reading data", step=step + 2)
         enter("finishing")
 

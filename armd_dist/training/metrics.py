@@ -4,6 +4,7 @@ import json
 import netrc
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +12,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from armd_dist.errors import TrainingError
 from armd_dist.run import Run
 from data_pipeline.files import write_atomically
 
@@ -67,13 +69,20 @@ class Metrics:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
-        self.stream.close()
+        with suppress(OSError):  # `log` has told of a full disk
+            self.stream.close()
         if self.wandb is not None:
             self.wandb.finish()
 
     def log(self, metrics: StepMetrics) -> None:
-        self.stream.write(json.dumps(metrics.as_dict()) + "\n")
-        self.stream.flush()
+        try:
+            self.stream.write(json.dumps(metrics.as_dict()) + "\n")
+            self.stream.flush()
+        except OSError as error:
+            raise TrainingError(
+                f"{self.file}: cannot be written ({error.strerror}); once that is mended, the same command "
+                "continues from the newest checkpoint"
+            ) from error
         if self.wandb is not None:
             self.wandb.log(metrics.as_dict(), step=metrics.step)
         phase = metrics.phase if metrics.rho == 1 else f"{metrics.phase} rho={metrics.rho}"

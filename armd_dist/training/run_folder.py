@@ -7,6 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
 from yaml import YAMLError
 
 from armd_dist.checkpoint.folder import (
@@ -15,9 +16,12 @@ from armd_dist.checkpoint.folder import (
     damage,
     read_training_state,
     resolve_checkpoint,
+    step_folders,
 )
+from armd_dist.checkpoint.retention import leftovers
 from armd_dist.config import to_yaml
 from armd_dist.errors import RunFolderError
+from armd_dist.parallel.progress import beat
 from armd_dist.run import Run
 from data_pipeline.files import write_atomically
 
@@ -36,6 +40,8 @@ FREE = (
     "logging.",
 )
 PLACE_IN_LIST = re.compile(r"\.\d+(?=\.)")
+# Of those the ones that say where and how far to go: nobody need be told.
+UNTOLD = ("run.dir", "checkpoint.resume", "training.stop_at")
 # Settings that no weights survive a change of.
 SHAPE = ("model.",)
 
@@ -46,7 +52,6 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
     Raises RunFolderError where run.dir belongs to another run, or where settings changed that may not.
     """
     folder, resume = Path(run.run.dir), run.checkpoint.resume
-    found = complete_checkpoints(folder)
     if resume == "never":
         if (folder / "run.yaml").exists():
             raise RunFolderError(
@@ -55,12 +60,15 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
         return None, []
     if resume == "auto":
         _refuse_changes(run, folder / "run.yaml", allowed=_free(run))
-        checkpoint, notes = _newest_sound(found)
+        checkpoint, notes = _newest_sound(step_folders(folder))
     else:
-        checkpoint, notes = _on_purpose(run, resolve_checkpoint(Path(resume)), found), []
+        checkpoint, notes = _on_purpose(run, resolve_checkpoint(Path(resume)), complete_checkpoints(folder)), []
     if checkpoint is not None:
         state = read_training_state(checkpoint)
         _refuse_other_data(run, state, manifest_hash, tokenizer_sha256)
+        changed = [line for line in differences(run, checkpoint / "run.yaml") if not line.startswith(UNTOLD)]
+        if changed:
+            notes.append("settings that differ from the checkpoint's:\n  " + "\n  ".join(changed))
         notes.append(f"continuing from {checkpoint} (step {state.step})")
     return checkpoint, notes
 
@@ -71,8 +79,11 @@ def _free(run: Run) -> tuple[str, ...]:
 
 
 def claim(run: Run, tokenizer: Path) -> None:
-    """Makes the folder this run's: writes the resolved settings and the tokenizer into it."""
+    """Makes the folder this run's: writes the resolved settings and the tokenizer into it, and clears it up."""
     folder = Path(run.run.dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in leftovers(folder):
+        shutil.rmtree(left)
     write_atomically(folder / "run.yaml", to_yaml(run).encode())
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
 
@@ -80,7 +91,7 @@ def claim(run: Run, tokenizer: Path) -> None:
 def _newest_sound(found: list[Path]) -> tuple[Path | None, list[str]]:
     notes = []
     for checkpoint in reversed(found):
-        problem = damage(checkpoint)
+        problem = _damage(checkpoint)
         if problem is None:
             return checkpoint, notes
         notes.append(f"passing over {checkpoint}: {problem}")
@@ -89,9 +100,14 @@ def _newest_sound(found: list[Path]) -> tuple[Path | None, list[str]]:
     return None, notes
 
 
+def _damage(checkpoint: Path) -> str | None:
+    """Reads every byte, and shows progress: the other processes wait for the answer."""
+    return damage(checkpoint, lambda _: beat())
+
+
 def _on_purpose(run: Run, checkpoint: Path, found: list[Path]) -> Path:
     """checkpoint.resume=PATH: any setting may differ but the model's shape."""
-    if problem := damage(checkpoint):
+    if problem := _damage(checkpoint):
         raise RunFolderError(f"checkpoint.resume={checkpoint}: {problem}; give another checkpoint of its run")
     newer = [path for path in found if path.name > checkpoint.name]
     if newer:
@@ -123,15 +139,29 @@ def _refuse_changes(run: Run, written: Path, allowed: tuple[str, ...]) -> None:
 
 def differences(run: Run, written: Path) -> list[str]:
     """Settings that differ from a written run.yaml, as `path: then -> now`."""
-    then, now = _flat(_read_settings(written)), _flat(run.model_dump(mode="json"))
+    return changes(_with_defaults(read_settings(written)), run.model_dump(mode="json"))
+
+
+def _with_defaults(settings: dict[Any, Any]) -> dict[Any, Any]:
+    """As a run of today reads them: what was written before a setting existed has that setting's default."""
+    try:
+        return Run.model_validate(settings).model_dump(mode="json")
+    except ValidationError:
+        return settings
+
+
+def changes(then: Any, now: Any) -> list[str]:
+    """Leaves of two plain trees that differ, as `path: then -> now`."""
+    before, after = _flat(then), _flat(now)
     return [
-        f"{path}: {then.get(path)} -> {now.get(path)}"
-        for path in sorted({*then, *now})
-        if then.get(path) != now.get(path)
+        f"{path}: {before.get(path)} -> {after.get(path)}"
+        for path in sorted({*before, *after})
+        if before.get(path) != after.get(path)
     ]
 
 
-def _read_settings(written: Path) -> dict[Any, Any]:
+def read_settings(written: Path) -> dict[Any, Any]:
+    """The plain tree of a written run.yaml. Raises RunFolderError."""
     reason = "it holds no settings"
     try:
         settings = OmegaConf.to_container(OmegaConf.load(written))

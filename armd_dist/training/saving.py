@@ -2,44 +2,178 @@
 
 import platform
 import shutil
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from armd_dist.checkpoint import folder as checkpoint_folder
-from armd_dist.checkpoint.tensors import read_tensors, write_tensors
+from armd_dist.checkpoint.pieces import Piece, stage
+from armd_dist.checkpoint.retention import delete, surplus
+from armd_dist.checkpoint.tensors import read_tensors
+from armd_dist.checkpoint.writing import Written, write_tensors
 from armd_dist.config import to_yaml
+from armd_dist.errors import CheckpointError, describe
 from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
-from armd_dist.parallel.progress import beat
+from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from data_pipeline.manifest import Manifest
 
+# The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
+PATIENCE = timedelta(days=7)
+LOOK_EVERY_S = 0.5
 
-def save_checkpoint(engine: Engine, manifest: Manifest, step: int, position: Position) -> None:
-    """Writes checkpoints/step-*/ with every process' part; it exists once all of it is there. Collective.
+T = TypeVar("T")
 
-    position: the curriculum's, of the step to come.
+
+class Saver:
+    """Writes checkpoints, one at a time: a thread of its own writes while training goes on, or the loop waits for it.
+
+    Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, kept for the next
+    save. Where a write fails on any process, all of them raise the same CheckpointError after the next step.
     """
-    run, topology = engine.run, engine.topology
-    run_dir = Path(run.run.dir)
-    partial = checkpoint_folder.partial_folder(run_dir, step)
-    if topology.is_main:
+
+    def __init__(self, engine: Engine, manifest: Manifest) -> None:
+        self.engine, self.manifest, self.run = engine, manifest, engine.run
+        self.is_main = engine.topology.is_main
+        # The writers talk while training's collectives go their own way.
+        group = dist.new_group(backend="gloo", timeout=PATIENCE)
+        assert isinstance(group, dist.ProcessGroup), "every process is in it"
+        self.group = group
+        self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self.buffers: dict[str, Tensor] = {}
+        self.flying: Future[None] | None = None
+
+    def save(self, step: int, position: Position) -> None:
+        """Saves the engine's state as checkpoints/step-*/, which exists once all of it is there. Collective.
+
+        position: the curriculum's, of the step to come. Raises CheckpointError where the save before this one failed.
+        """
+        self.land()
+        pieces = stage(self.engine.state(), self.buffers)
+        state = _training_state(self.run, self.engine.topology, self.manifest, step, position)
+        self.written = Written()
+        self.flying = self.pool.submit(self._write, state, pieces)
+        if not self.run.checkpoint.asynchronous:
+            self.land()
+
+    def check(self) -> None:
+        """Raises CheckpointError where the save beside training has failed. Collective, after each step."""
+        if self.flying is None:
+            return
+        done = torch.tensor(int(self.flying.done()))
+        dist.all_reduce(done, dist.ReduceOp.MIN)
+        if done:
+            self.land()
+
+    def land(self) -> None:
+        """Waits for the save that goes on, if there is one. Raises CheckpointError where it failed."""
+        if self.flying is None:
+            return
+        flying, self.flying = self.flying, None
+        # A process whose part is written is one phase ahead: who writes still is the one that the others wait for.
+        enter("writing its part of a checkpoint")
+        self._wait(self.written.ended.wait)
+        enter("waiting for the others' parts of a checkpoint")
+        self._wait(lambda seconds: _finished(flying, seconds))
+        flying.result()
+
+    def _wait(self, ended: Callable[[float], bool]) -> None:
+        """Shows progress as long as bytes are written, and no longer."""
+        before = -1
+        while not ended(LOOK_EVERY_S):
+            if self.written.bytes != before:
+                before = self.written.bytes
+                beat()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """The last save is finished whatever ends training; an error of its own does not hide training's."""
+        try:
+            self.land()
+        except CheckpointError as failure:
+            if error is None:
+                raise
+            if self.is_main:
+                print(f"error: {failure}", file=sys.stderr, flush=True)
+        finally:
+            self.pool.shutdown()
+
+    def _write(self, state: checkpoint_folder.TrainingState, pieces: dict[str, Piece]) -> None:
+        """On the thread of its own, on every process."""
+        run_dir = Path(self.run.run.dir)
+        partial = checkpoint_folder.partial_folder(run_dir, state.step)
+        final = checkpoint_folder.step_folder(run_dir, state.step)
+        try:
+            self._together(lambda: self._prepare(partial) if self.is_main else None)
+            files = self._together(lambda: write_tensors(partial, pieces, self.group, self.written))
+            written = {name: one for mine in files for name, one in mine.items()}
+            self._together(lambda: self._seal(partial, final, state, written) if self.is_main else None)
+        except CheckpointError as error:
+            if self.is_main:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise CheckpointError(
+                f"{final}: could not be written ({error}); training stops, and the same command continues it from the "
+                "checkpoint before once that is mended"
+            ) from error
+        finally:
+            self.written.ended.set()
+
+    def _prepare(self, partial: Path) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        (partial / "run.yaml").write_text(to_yaml(run))
-        shutil.copyfile(run_dir / "tokenizer.model", partial / "tokenizer.model")
-    dist.barrier()
-    write_tensors(partial, engine.state())
-    beat()
-    dist.barrier()
-    if topology.is_main:
-        state = _training_state(run, topology, manifest, step, position)
-        checkpoint_folder.finish(partial, checkpoint_folder.step_folder(run_dir, step), state)
-        checkpoint_folder.keep_newest(run_dir, run.checkpoint.keep)
-    dist.barrier()
+        checkpoint_folder.write_text(partial / "run.yaml", to_yaml(self.run))
+        shutil.copyfile(Path(self.run.run.dir) / "tokenizer.model", partial / "tokenizer.model")
+
+    def _seal(
+        self,
+        partial: Path,
+        final: Path,
+        state: checkpoint_folder.TrainingState,
+        written: dict[str, checkpoint_folder.Sum],
+    ) -> None:
+        checkpoint_folder.finish(partial, final, state, written)
+        settings = self.run.checkpoint
+        for old in surplus(Path(self.run.run.dir), settings.keep, settings.keep_every):
+            try:
+                delete(old)
+            except OSError as error:  # the new one is there
+                print(f"{old}: could not be deleted ({describe(error)})", file=sys.stderr, flush=True)
+
+    def _together(self, work: Callable[[], T]) -> list[T]:
+        """Everyone's result of `work`. Where it fails, all raise the same CheckpointError, which says where and why."""
+        mine: tuple[T | None, str | None]
+        try:
+            mine = work(), None
+        except CheckpointError as error:
+            mine = None, str(error)
+        except Exception as error:
+            mine = None, f"rank {self.engine.topology.rank}: {describe(error)}"
+        found: list[tuple[T, str | None]] = [(None, None)] * self.engine.topology.world_size  # type: ignore[list-item]
+        dist.all_gather_object(found, mine, group=self.group)
+        failed = {text for _, text in found if text is not None}
+        if failed:
+            raise CheckpointError("; ".join(sorted(failed)))
+        return [result for result, _ in found]
+
+
+def _finished(flying: Future[None], seconds: float) -> bool:
+    with suppress(Exception):
+        flying.result(seconds)
+    return flying.done()
 
 
 def _training_state(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from armd_dist.errors import ArmdError, ConfigError, Problem
+from armd_dist.errors import ArmdError, ConfigError, Problem, RunFolderError, describe
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
@@ -51,6 +51,8 @@ def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | 
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error
+        except OSError as error:
+            answer[0] = RunFolderError(f"run.dir={run.run.dir}: cannot be used ({describe(error)})")
     dist.broadcast_object_list(answer, src=0)
     assert answer[0] is not None
     if isinstance(answer[0], ArmdError):

@@ -19,7 +19,9 @@ from alive import Alive
 from megatron.core import parallel_state
 from torch import Tensor
 
-from armd_dist.checkpoint.tensors import read_tensors, write_tensors
+from armd_dist.checkpoint.pieces import Piece, stage
+from armd_dist.checkpoint.tensors import read_tensors
+from armd_dist.checkpoint.writing import write_tensors
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.order import Order
@@ -120,12 +122,18 @@ class Trainer:
         return self.engine.evaluate(micro_batches(self.run, step, self.topology.data_rank, self.topology.data_size))
 
     def weights(self) -> dict[str, Tensor]:
-        """Whole weights of all stages. Collective."""
-        state = self.engine.state()
-        mine = {key: value.full_tensor() for key, value in state.items() if key.startswith("weight/")}  # type: ignore[attr-defined]
-        stages: list[dict[str, Tensor]] = [{}] * dist.get_world_size()
-        dist.all_gather_object(stages, mine)
-        return {key: value for stage in stages for key, value in stage.items()}
+        """Whole weights of all stages, of which every process gives what it would save. Collective."""
+        found: list[dict[str, Piece]] = [{}] * dist.get_world_size()
+        dist.all_gather_object(found, stage(self.engine.state(), {}))
+        whole: dict[str, Tensor] = {}
+        for key, piece in [item for mine in found for item in mine.items() if item[0].startswith("weight/")]:
+            weight = whole.setdefault(key, torch.full(piece.whole, torch.nan))
+            for offsets, box in piece.boxes():
+                place = tuple(slice(at, at + size) for at, size in zip(offsets, box.shape, strict=True))
+                assert weight[place].isnan().all(), f"{key}: two processes save the same values"
+                weight[place] = box
+        assert not any(weight.isnan().any() for weight in whole.values()), "values that nobody saves"
+        return whole
 
     def saved_bytes(self) -> int:
         """What the forward pass of the first micro-batch leaves alive on this process for the backward pass."""
@@ -161,7 +169,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
             trainer.engine.load_state(bounds[leg], state)
         curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
         if leg + 1 < len(legs):
-            write_tensors(scratch / str(leg + 1), trainer.engine.state())
+            write_tensors(scratch / str(leg + 1), stage(trainer.engine.state(), {}))
         weights = trainer.weights()
         after = trainer.evaluate(STEPS)
         resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())

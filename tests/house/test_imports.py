@@ -50,6 +50,8 @@ TORCH_FREE = [
     "armd_dist/run.py",
     "armd_dist/errors.py",
     "armd_dist/cli",
+    "armd_dist/checkpoint/folder.py",
+    "armd_dist/checkpoint/retention.py",
 ]
 
 

@@ -36,7 +36,8 @@ def runs(tiny_config: Path, dataset: Path, tmp_path_factory: pytest.TempPathFact
         ([f"run.dir={broken}", "training.micro_batch_size=4", "training.stop_at=20"], 2),
         ([f"run.dir={broken}", "training.micro_batch_size=1"], None),
     ]
-    kill_when([*settings, f"run.dir={broken}"], broken / "metrics.jsonl", step=13, processes=1)
+    saved = broken / "checkpoints" / "step-00000010"
+    kill_when([*settings, f"run.dir={broken}"], broken / "metrics.jsonl", step=13, processes=1, exists=saved)
     for overrides, processes in jobs:
         done = armd(*settings, *overrides, processes=processes)
         assert done.returncode == 0, done.stderr

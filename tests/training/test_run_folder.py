@@ -4,12 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from disks import remount, small_disk
 from ranks import armd, metrics
 
-from armd_dist.checkpoint.folder import damage
+from armd_dist.checkpoint.folder import complete_checkpoints, damage, read_training_state
 from armd_dist.config import load_run
 from armd_dist.errors import RunFolderError
-from armd_dist.training.run_folder import differences
+from armd_dist.training.run_folder import claim, differences, find_start
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +73,54 @@ def test_newer_checkpoints_are_not_overwritten(copy: Path, tiny_config: Path) ->
     assert "would be overwritten" in refused(tiny_config, f"run.dir={copy}", f"checkpoint.resume={older}")
 
 
+BREAKING = {
+    "truncated": ("state/__0_0.distcp", lambda file: file.write_bytes(file.read_bytes()[:-1]), "bytes instead of"),
+    "flipped": ("state/.metadata", lambda file: file.write_bytes(b"\0" + file.read_bytes()[1:]), "has changed since"),
+    "deleted": ("state.json", lambda file: file.unlink(), "is missing"),
+    "unsealed": ("COMPLETE", lambda file: file.unlink(), "is missing: the checkpoint was interrupted or is damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BREAKING)
+def test_auto_takes_the_newest_sound_one_and_says_why(copy: Path, tiny_config: Path, name: str) -> None:
+    path, breaking, message = BREAKING[name]
+    older, newer = complete_checkpoints(copy)
+    run, state = load_run(tiny_config, [f"run.dir={copy}"]), read_training_state(older)
+    breaking(newer / path)
+    checkpoint, notes = find_start(run, state.manifest_hash, state.tokenizer_sha256)
+    assert checkpoint == older
+    assert notes[0].startswith(f"passing over {newer}: {newer / path} ")
+    assert message in notes[0]
+    assert notes[-1] == f"continuing from {older} (step 5)"
+    breaking(older / path)
+    with pytest.raises(RunFolderError, match="no sound checkpoint is left") as error:
+        find_start(run, state.manifest_hash, state.tokenizer_sha256)
+    assert f"passing over {older}: {older / path} " in str(error.value)
+
+
+def test_what_differs_is_told(copy: Path, tiny_config: Path) -> None:
+    newest = complete_checkpoints(copy)[-1]
+    state = read_training_state(newest)
+
+    def notes(*overrides: str) -> list[str]:
+        run = load_run(tiny_config, list(overrides))
+        return find_start(run, state.manifest_hash, state.tokenizer_sha256)[1]
+
+    assert notes(f"run.dir={copy}") == [f"continuing from {newest} (step 10)"]
+    told, _ = notes(f"run.dir={copy}", "parallel.zero_stage=1", "checkpoint.keep=2")
+    assert told.splitlines()[1:] == ["  checkpoint.keep: 10 -> 2", "  parallel.zero_stage: 0 -> 1"]
+    told, _ = notes(f"run.dir={copy}2", f"checkpoint.resume={copy}", "training.learning_rate=0.001")
+    assert told.splitlines()[1:] == ["  training.learning_rate: 0.01 -> 0.001"]
+
+
+def test_what_a_killed_process_left_is_cleared(copy: Path, tiny_config: Path) -> None:
+    for kind in ("partial", "replaced", "deleted"):
+        shutil.copytree(copy / "checkpoints" / "step-00000005", copy / "checkpoints" / f".step-00000007.{kind}")
+    assert [path.name for path in complete_checkpoints(copy)] == ["step-00000005", "step-00000010"]
+    claim(load_run(tiny_config, [f"run.dir={copy}"]), copy / "checkpoints" / "step-00000005" / "tokenizer.model")
+    assert sorted(path.name for path in (copy / "checkpoints").iterdir()) == ["step-00000005", "step-00000010"]
+
+
 def test_damaged_checkpoint_is_passed_over_and_told(copy: Path, tiny_config: Path) -> None:
     shard = next((copy / "checkpoints" / "step-00000010" / "state").glob("*.distcp"))
     content = bytearray(shard.read_bytes())
@@ -85,12 +134,12 @@ def test_damaged_checkpoint_is_passed_over_and_told(copy: Path, tiny_config: Pat
     assert damage(copy / "checkpoints" / "step-00000010") is None, "the run replaces it when it comes there again"
 
 
-def test_interrupted_checkpoint_does_not_exist(copy: Path, tiny_config: Path) -> None:
-    (copy / "checkpoints" / "step-00000010" / "COMPLETE").unlink()
-    done = armd("train", tiny_config, f"run.dir={copy}", "training.stop_at=10")
-    assert "step-00000005 (step 5)" in done.stderr
-    assert damage(copy / "checkpoints" / "step-00000010") is None
-    assert [path.name for path in sorted((copy / "checkpoints").iterdir())] == ["step-00000005", "step-00000010"]
+def test_a_read_only_run_folder_is_told(copy: Path, tiny_config: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "20m") as disk:
+        shutil.copytree(copy, disk / "run")
+        remount(disk, "ro")
+        text = refused(tiny_config, f"run.dir={disk / 'run'}")
+    assert f"run.dir={disk / 'run'}: cannot be used ({disk / 'run' / '.run.yaml.partial'}: Read-only" in text
 
 
 def test_finished_run_has_nothing_to_do(copy: Path, tiny_config: Path) -> None:
