@@ -111,13 +111,11 @@ class Shard:
             parts.append(self._tokens[origin + low : origin + high])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def read_many(self, starts: np.ndarray, out: np.ndarray) -> None:
-        """Fill row k of `out` [k, length] with the tokens from `starts[k]`; each row lies within the shard."""
-        length = out.shape[1]
+    def read_many(self, starts: np.ndarray, length: int) -> np.ndarray:
+        """Rows of `length` tokens from each of `starts`, within the shard, of the stored dtype: int [k, length]."""
         members = np.searchsorted(self.starts, starts, side="right") - 1
         begins = self._begin[members] + starts - self.starts[members]
         inside = starts + length <= self.starts[members + 1]
-        for row, (start, begin, whole) in enumerate(
-            zip(starts.tolist(), begins.tolist(), inside.tolist(), strict=True)
-        ):
-            out[row] = self._tokens[begin : begin + length] if whole else self.read(start, start + length)
+        if inside.all():  # one copy of all rows
+            return np.lib.stride_tricks.sliding_window_view(self._tokens, length)[begins]
+        return np.stack([self.read(start, start + length) for start in starts.tolist()])

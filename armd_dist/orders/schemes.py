@@ -40,11 +40,13 @@ def segments(length: int, rho: int, generator: np.random.Generator) -> Order:
 
     rho = 1 is left to right, rho = length is any order (ARMD paper; what rho counts is our choice).
     """
-    starts = np.arange(rho + 1) * length // rho
     shuffled = generator.permutation(rho)
+    if length % rho == 0:  # a third of the time, and the usual case in training
+        return from_permutation(np.arange(length).reshape(rho, -1)[shuffled].ravel())
+    starts = np.arange(rho + 1) * length // rho
     widths = np.diff(starts)[shuffled]
     ends = np.cumsum(widths)
-    return from_permutation(np.arange(length) - np.repeat(ends - widths, widths) + np.repeat(starts[shuffled], widths))
+    return from_permutation(np.arange(length) + np.repeat(starts[shuffled] - (ends - widths), widths))
 
 
 def tokens(length: int, rho: int, generator: np.random.Generator) -> Order:
