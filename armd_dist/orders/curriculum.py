@@ -1,7 +1,7 @@
 """Progressive permutation training: which orders a step trains on. A pure function of the settings and the step."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,14 +16,14 @@ from armd_dist.orders.schemes import (
     in_blocks,
     left_to_right,
     masked_diffusion,
-    segments,
+    segments_as,
     strided,
     tokens,
     window,
 )
 
 LEFT_TO_RIGHT, PROGRESSIVE, MIXTURE, STRIDED = "left_to_right", "progressive", "mixture", "strided"
-SHUFFLES = {"segments": segments, "tokens": tokens, "window": window}
+SHUFFLES = {"tokens": tokens, "window": window}
 
 
 @dataclass(frozen=True)
@@ -102,25 +102,36 @@ def draw_orders(
     Rank, step timing and earlier draws do not enter, so every topology and every resumed run sees the same orders.
     Orders may share arrays: they are there to be read.
     """
-    plain = left_to_right(length)
     if position.phase == LEFT_TO_RIGHT:
-        return [plain] * len(samples)
+        return [left_to_right(length)] * len(samples)
     drawn = generators(seed, samples, position.stage)
     if position.phase == STRIDED:
         made = {streams: strided(length, streams) for streams in config.strided_streams}
         return [made[_streams(config, generator)] for generator in drawn]
     if position.phase == MIXTURE:
         return [_mixed(config, length, generator) for generator in drawn]
-    return [_progressive(config, position.rho, plain, generator) for generator in drawn]
+    return _progressive(config, position.rho, length, drawn)
 
 
-def _progressive(config: OrdersConfig, rho: int, plain: Order, generator: np.random.Generator) -> Order:
-    if generator.random() < config.keep_left_to_right:
-        return plain
-    order = SHUFFLES[config.rho_counts](len(plain.position), rho, generator)
-    # Without a choice nothing is drawn, and the size comes last: it never changes which way tokens are shuffled.
-    sizes = config.block_sizes
-    return order if sizes == [1] else in_blocks(order, sizes[int(generator.integers(len(sizes)))])
+def _progressive(config: OrdersConfig, rho: int, length: int, drawn: Iterable[np.random.Generator]) -> list[Order]:
+    plain, orders, shuffled, sizes = left_to_right(length), [], {}, {}
+    for row, generator in enumerate(drawn):
+        orders.append(plain)
+        if generator.random() < config.keep_left_to_right:
+            continue
+        if config.rho_counts == "segments":
+            shuffled[row] = generator.permutation(rho)
+        else:
+            orders[row] = SHUFFLES[config.rho_counts](length, rho, generator)
+        # Without a choice nothing is drawn, and the size comes last: it never changes which way tokens are shuffled.
+        if config.block_sizes != [1]:
+            sizes[row] = config.block_sizes[int(generator.integers(len(config.block_sizes)))]
+    if shuffled:  # all texts of the batch at once, several times as fast
+        for row, order in zip(shuffled, segments_as(length, np.stack(list(shuffled.values()))), strict=True):
+            orders[row] = order
+    for row, size in sizes.items():
+        orders[row] = in_blocks(orders[row], size)
+    return orders
 
 
 def _mixed(config: OrdersConfig, length: int, generator: np.random.Generator) -> Order:

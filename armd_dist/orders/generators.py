@@ -1,8 +1,8 @@
 """One random generator for each sample of a batch, at a fraction of what making them one by one costs.
 
-`np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, sample, stage))))` takes 9 microseconds, most of a
-draw. Here NumPy's seeding is computed for all samples at once, and one generator is set to each key in turn. The
-numbers drawn are the same; NumPy promises that they stay so (NEP 19 and `SeedSequence`).
+Most of a draw was `np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, sample, stage))))`. Here NumPy's
+seeding is computed for all samples at once, and one generator is set to each key in turn. The numbers drawn are the
+same; NumPy promises that they stay so (NEP 19 and `SeedSequence`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +25,11 @@ def generators(seed: int, samples: Sequence[int], stage: int) -> Iterator[np.ran
     philox = np.random.Philox(0)
     generator = np.random.Generator(philox)
     start = {"counter": [0] * 4, "key": [0, 0]}
-    fresh = {"bit_generator": "Philox", "state": start, "buffer": [0] * 4, "buffer_pos": 4}
+    rest = {"buffer": [0] * 4, "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
+    fresh = {"bit_generator": "Philox", "state": start, **rest}
     for key in _keys(seed, np.asarray(samples, dtype=np.uint64), stage):
         start["key"] = key
-        philox.state = {**fresh, "has_uint32": 0, "uinteger": 0}
+        philox.state = fresh  # pyright: ignore[reportAttributeAccessIssue]
         yield generator
 
 
