@@ -4,10 +4,11 @@ Example, a few minutes on two cores:
 
     python benchmarks/data.py --out data.json
 
-Stream: batches of int64 tokens, from the page cache, one process. Beside it random windows of a numpy memmap (the limit)
-and webdataset, over our shards and over tars of one sequence a member, both in stored order, which is their fastest.
-Resume: the first batch at sample 10^9 of a dataset of a thousand sparse shards. Build: bytes of text a second, processes
-started and ended, beside sentencepiece that encodes as much with as many processes and drops the ids.
+Stream: batches of int64 tokens, from the page cache, one process. Beside it random windows of a numpy memmap (the
+limit) and webdataset over tars of one sequence a member, in stored order and through a shuffle buffer, and over our
+own shards, in stored order. Resume: the first batch at sample 10^9 of a dataset of a thousand sparse shards. Build:
+bytes of text a second, processes started and ended, beside sentencepiece that encodes as much with as many processes
+and drops the ids.
 """
 
 import tempfile
@@ -31,6 +32,7 @@ from data_pipeline.write_shards import build_dataset
 
 CPU = torch.device("cpu")
 MEMMAP, SMALL, LARGE = "numpy memmap, random windows", "webdataset, one sequence a member", "webdataset, our shards"
+SHUFFLED, BUFFER = "webdataset, one sequence a member, shuffled", 1000
 TOKENS_ALONE = "armd-dist, tokens alone"
 RESUME_SAMPLE, RESUME_BATCH = 10**9, 16
 SHARDS, SHARD_TOKENS = 1024, 1 << 30  # 1.1e12 tokens: sample 10^9 of 1,024 tokens lies in the first epoch
@@ -47,6 +49,7 @@ def stream(dataset: Path, folder: Path, length: int, batch: int, rounds: int) ->
     candidates: dict[str, data_streams.Read] = {
         MEMMAP: data_streams.memmap(folder / "flat.bin", dtype, length, batch),
         SMALL: data_streams.small_members([str(folder / "small.tar")], dtype, batch),
+        SHUFFLED: data_streams.small_members([str(folder / "small.tar")], dtype, batch, BUFFER),
         LARGE: data_streams.large_members(shards, dtype, length, batch),
         TOKENS_ALONE: data_streams.ours(dataset, length, batch, None),
     }
@@ -143,7 +146,7 @@ def show(found: dict[str, Any], console: Console) -> None:
 def main(
     text: Annotated[list[str] | None, typer.Option(help="As --input of armd data build. Default: python-docs.")] = None,
     length: Annotated[int, typer.Option(min=8, help="Tokens of a sequence.")] = 1024,
-    batch: Annotated[int, typer.Option(min=1, help="Sequences that are read at once.")] = 64,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences that are read at once.")] = 256,
     megabytes: Annotated[int, typer.Option(min=1, help="Text to tokenise; shorter inputs are repeated.")] = 16,
     vocab_size: Annotated[int, typer.Option(help="Of the tokenizer trained on the text.")] = 8192,
     processes: Annotated[list[int] | None, typer.Option(help="Tokenising processes. Default: 1 and 2.")] = None,

@@ -3,6 +3,7 @@
 import re
 import zipfile
 from dataclasses import dataclass
+from mmap import ACCESS_READ, MADV_RANDOM, mmap
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,10 @@ class Shard:
         if digest[0] != entry.sha256 or int(self.starts[-1]) != entry.tokens:
             raise DataError(f"{folder / entry.index}: the index of another tar than {entry.file}; build again")
         # Tar data starts at multiples of 512 bytes, so one typed view over the whole file serves every member.
-        self._tokens = np.asarray(np.memmap(self.path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r"))
+        with self.path.open("rb") as file:
+            data = mmap(file.fileno(), 0, access=ACCESS_READ)
+        data.madvise(MADV_RANDOM)  # windows lie anywhere: reading ahead would fetch megabytes for each
+        self._tokens = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count=len(data) // width)
         self._begin = offsets // width
 
     def read(self, start: int, stop: int) -> np.ndarray:
