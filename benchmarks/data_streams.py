@@ -22,8 +22,8 @@ Read = Callable[[], np.ndarray]
 SEED = 0
 # Where most of training stands by default, and the scheme that draws most.
 PHASES = {
-    "the default curriculum's last rho": (OrdersConfig(), Position("progressive", OrdersConfig().rho_max, 5)),
-    "any order": (OrdersConfig(mixture={"any_order": 1}), Position("mixture", 1, 1)),
+    "the default curriculum's last rho": (OrdersConfig.model_validate({}), Position("progressive", 32, 5)),
+    "any order": (OrdersConfig.model_validate({"mixture": {"any_order": 1}}), Position("mixture", 1, 1)),
 }
 
 
