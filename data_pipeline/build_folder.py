@@ -38,6 +38,8 @@ class BuildFolder:
 
     def start(self) -> None:
         """Remove what is neither finished nor a record of it, and write down what this run goes on from."""
+        if not any(self.finished.values()):
+            shutil.rmtree(self.dataset, ignore_errors=True)  # empty folders of splits too
         self._remove_the_rest()
         self.dataset.mkdir(exist_ok=True)
         write_atomically(self._folder / RECIPE_FILE, self._recipe.encode())
