@@ -31,6 +31,16 @@ def train(
         int, typer.Option(help="Number of pieces, the special tokens and 256 bytes included.")
     ] = 32000,
     model_type: Annotated[ModelType, typer.Option(help="Algorithm.")] = "bpe",
+    character_coverage: Annotated[
+        float, typer.Option(help="Share of the text's characters that get a piece; bytes spell the others.")
+    ] = 0.9995,
+    sentences: Annotated[
+        int | None, typer.Option(help="Train on so many runs of lines, drawn from all of the text. Default: on all.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Chooses those sentences.")] = 0,
+    special_token: Annotated[
+        list[str] | None, typer.Option(help="One more symbol, as which no text ever parses; repeatable.")
+    ] = None,
     errors: Annotated[ErrorMode, typer.Option(help="Text that is not UTF-8: refuse it, or replace bytes.")] = "strict",
     force: Annotated[bool, typer.Option("--force", help="Replace an existing tokenizer.")] = False,
 ) -> None:
@@ -53,12 +63,21 @@ def train(
         def show(document: Document) -> None:
             nonlocal documents, characters
             documents, characters = documents + 1, characters + len(document.text)
-            progress.update(
-                task, description=f"training on {documents:,} documents, {characters / 1e6:,.1f} M characters"
-            )
+            read = f"{documents:,} documents, {characters / 1e6:,.1f} M characters"
+            progress.update(task, description=f"reading {read}, then learning pieces")
 
         made = train_tokenizer(
-            input, out, vocab_size, model_type=model_type, errors=errors, force=force, on_document=show
+            input,
+            out,
+            vocab_size,
+            model_type=model_type,
+            character_coverage=character_coverage,
+            sentences=sentences,
+            seed=seed,
+            special_tokens=special_token or (),
+            errors=errors,
+            force=force,
+            on_document=show,
         )
     tokenizer = Tokenizer.load(made.path)
     done = "is already trained on this text with these settings" if made.reused else "written"
