@@ -74,6 +74,8 @@ def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFas
     )
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     bos = special.bos_piece
+    known = (bos, special.eos_piece, special.pad_piece, MASK_PIECE)
+    more = [piece.piece for piece in model.pieces if piece.type == piece.CONTROL and piece.piece not in known]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, vocabulary[bos])]
     )
@@ -84,6 +86,7 @@ def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFas
         unk_token=special.unk_piece,
         pad_token=special.pad_piece,
         mask_token=MASK_PIECE,
+        additional_special_tokens=more,
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
