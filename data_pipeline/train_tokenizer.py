@@ -95,6 +95,10 @@ def train_tokenizer(
         character_coverage=character_coverage,
         control_symbols=[MASK_PIECE, *special_tokens],
     )
+    return _write(out, record_path, model, settings)
+
+
+def _write(out: Path, record_path: Path, model: bytes, settings: dict[str, Any]) -> TrainedTokenizer:
     digest = hashlib.sha256(model).hexdigest()
     try:
         write_atomically(out, model)

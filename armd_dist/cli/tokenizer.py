@@ -1,11 +1,15 @@
 """`armd tokenizer`: train the tokenizer that every dataset and model shares."""
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from data_pipeline.document import Document
     from data_pipeline.tokenizer import Tokenizer
 
 app = typer.Typer(no_args_is_help=True, help="Train a sentencepiece tokenizer.")
@@ -48,24 +52,10 @@ def train(
 
     Example: armd tokenizer train --input 'texts/**/*.txt' --out tokenizer.model --vocab-size 32000
     """
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    from data_pipeline.read_text import Document
     from data_pipeline.tokenizer import Tokenizer
     from data_pipeline.train_tokenizer import train_tokenizer
 
-    documents = characters = 0
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("reading")
-
-        def show(document: Document) -> None:
-            nonlocal documents, characters
-            documents, characters = documents + 1, characters + len(document.text)
-            read = f"{documents:,} documents, {characters / 1e6:,.1f} M characters"
-            progress.update(task, description=f"reading {read}, then learning pieces")
-
+    with _display() as show:
         made = train_tokenizer(
             input,
             out,
@@ -84,6 +74,26 @@ def train(
     typer.echo(f"{made.path} {done}: {tokenizer.vocab_size:,} pieces, sha256 {made.sha256[:12]}")
     typer.echo(f"sample:    {' '.join(map(repr, tokenizer.pieces(tokenizer.encode(SAMPLE))))}")
     typer.echo(f"fertility: {_fertility(tokenizer, input, errors)}")
+
+
+@contextmanager
+def _display() -> "Iterator[Callable[[Document], None]]":
+    """A line on stderr of what has been read, and how long it all takes."""
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    documents = characters = 0
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("reading")
+
+        def show(document: "Document") -> None:
+            nonlocal documents, characters
+            documents, characters = documents + 1, characters + len(document.text)
+            read = f"{documents:,} documents, {characters / 1e6:,.1f} M characters"
+            progress.update(task, description=f"reading {read}, then learning pieces")
+
+        yield show
 
 
 def _fertility(tokenizer: "Tokenizer", inputs: list[str], errors: ErrorMode) -> str:
