@@ -24,7 +24,7 @@ class BuildFolder:
     """`.NAME.building` beside the dataset to come: `dataset/`, the recipe it follows, and which shards are finished.
 
     Attributes: `dataset` (the folder that becomes the dataset), `finished` (of each split, the shards that an earlier
-    run of the same recipe left whole). Everything else that it left is removed.
+    run of the same recipe left whole).
     """
 
     def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
@@ -32,12 +32,17 @@ class BuildFolder:
         self.finished: dict[str, list[FinishedShard]] = {}
         self._folder = folder
         self._journal = folder / JOURNAL_FILE
-        recipe_text = json.dumps(recipe)
-        if _text(folder / RECIPE_FILE) == recipe_text:
+        self._recipe = json.dumps(recipe)
+        if _text(folder / RECIPE_FILE) == self._recipe:
             self._take_up()
+
+    def start(self) -> None:
+        """Remove what is neither finished nor a record of it, and write down what this run goes on from."""
+        if not any(self.finished.values()):
+            shutil.rmtree(self.dataset, ignore_errors=True)  # empty folders of splits too
         self._remove_the_rest()
         self.dataset.mkdir(exist_ok=True)
-        write_atomically(folder / RECIPE_FILE, recipe_text.encode())
+        write_atomically(self._folder / RECIPE_FILE, self._recipe.encode())
         lines = [_line(split, shard) for split, shards in self.finished.items() for shard in shards]
         write_atomically(self._journal, b"".join(lines))
 
@@ -77,6 +82,7 @@ class BuildFolder:
             for shard in shards
             for name in (shard.entry.file, shard.entry.index)
         }
+        kept |= {self._folder / RECIPE_FILE, self._journal}  # replaced whole, so that a full disk loses neither
         for path in [path for path in self._folder.rglob("*") if path.is_file()]:
             if path not in kept:
                 path.unlink()
@@ -98,6 +104,7 @@ def building(out: Path, recipe: dict[str, Any]) -> Iterator[BuildFolder]:
             raise DataError(f"{out}: another process is building it; wait for it or choose another --out") from None
         build = BuildFolder(folder, recipe)
         try:
+            build.start()
             yield build
             build.dataset.rename(out)
         except BaseException:

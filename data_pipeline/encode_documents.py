@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ class Encoder:
         ids = self._tokenizer.encode_batch(texts)
         for document in ids:
             document.append(self._tokenizer.eos_id)
-        tokens = np.concatenate([np.empty(0, self._dtype), *(np.array(document, self._dtype) for document in ids)])
-        return tokens, np.array([len(document) for document in ids], dtype=np.int64)
+        lengths = np.array([len(document) for document in ids], dtype=np.int64)
+        return np.fromiter(chain.from_iterable(ids), self._dtype, count=int(lengths.sum())), lengths
 
 
 def encode_documents(

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from data_pipeline.manifest import Manifest, load_manifest
+from data_pipeline.errors import DataError
+from data_pipeline.manifest import Manifest, ShardEntry, load_manifest
 from data_pipeline.shard_index import ShardIndex
 from data_pipeline.stream import TokenStream
 from data_pipeline.tokenizer import Tokenizer
 
 SAMPLE_TOKENS = 60
+QUANTILES = (0, 0.1, 0.5, 0.9, 1)
 
 
 @dataclass(frozen=True)
@@ -29,28 +31,59 @@ class Inspection:
 
 
 def inspect_dataset(folder: Path | str, samples: int = 3) -> Inspection:
-    """Look at the dataset at `folder`; `samples` documents are taken at even distances. `DataError` if damaged."""
+    """Look at the dataset at `folder`; `samples` documents are taken at even distances. `DataError` if damaged.
+
+    Memory: one shard's index, and 16 bytes for each length that occurs, which are at most sqrt(2 x tokens).
+    """
     folder = Path(folder)
     manifest = load_manifest(folder)
-    lengths = np.concatenate([ShardIndex.load(folder / shard.index).document_lengths for shard in manifest.shards])
-    doublings, counts = np.unique(np.floor(np.log2(lengths)).astype(np.int64), return_counts=True)
+    if not manifest.documents:
+        raise DataError(f"{folder}: holds no document; a part of a build may, merge it with the others")
+    lengths, counts = _lengths(folder, manifest)
+    doublings, places = np.unique(np.floor(np.log2(lengths)).astype(np.int64), return_inverse=True)
+    documents = np.zeros(len(doublings), dtype=np.int64)
+    np.add.at(documents, places, counts)
+    ends = np.cumsum(counts)
+    ranks = [round(share * (manifest.documents - 1)) for share in QUANTILES]
     return Inspection(
         folder=folder,
         manifest=manifest,
-        quantiles=tuple(np.quantile(lengths, [0, 0.1, 0.5, 0.9, 1], method="nearest").astype(int).tolist()),
-        histogram=tuple(zip((1 << doublings).tolist(), counts.tolist(), strict=True)),
-        samples=_samples(folder, manifest, lengths, min(samples, len(lengths))),
+        quantiles=tuple(lengths[np.searchsorted(ends, ranks, side="right")].tolist()),
+        histogram=tuple(zip((1 << doublings).tolist(), documents.tolist(), strict=True)),
+        samples=_samples(folder, manifest, min(samples, manifest.documents)),
     )
 
 
-def _samples(folder: Path, manifest: Manifest, lengths: np.ndarray, count: int) -> tuple[tuple[int, str], ...]:
+def _document_lengths(folder: Path, shard: ShardEntry) -> np.ndarray:
+    lengths = ShardIndex.load(folder / shard.index).document_lengths
+    if (len(lengths), int(lengths.sum())) != (shard.documents, shard.tokens):
+        raise DataError(f"{folder / shard.index}: the index of another tar than {shard.file}; build again")
+    return lengths
+
+
+def _lengths(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
+    """The lengths that occur, ascending, and the documents of each: int64 both."""
+    lengths = counts = np.empty(0, dtype=np.int64)
+    for shard in manifest.shards:
+        found, times = np.unique(_document_lengths(folder, shard), return_counts=True)
+        lengths, places = np.unique(np.concatenate([lengths, found]), return_inverse=True)
+        times = np.concatenate([counts, times])
+        counts = np.zeros(len(lengths), dtype=np.int64)
+        np.add.at(counts, places, times)
+    return lengths, counts
+
+
+def _samples(folder: Path, manifest: Manifest, count: int) -> tuple[tuple[int, str], ...]:
     tokenizer = Tokenizer.load(folder / manifest.tokenizer)
     stream = TokenStream(folder, sequence_length=1, seed=0)
-    ends = np.cumsum(lengths)
-    numbers = [(2 * place + 1) * len(lengths) // (2 * count) for place in range(count)]
+    first_documents = np.cumsum([0] + [shard.documents for shard in manifest.shards])
+    first_tokens = np.cumsum([0] + [shard.tokens for shard in manifest.shards])
     found = []
-    for number in numbers:
-        start = int(ends[number] - lengths[number])
-        tokens = stream.tokens(start, start + int(min(SAMPLE_TOKENS, lengths[number])))
+    for number in [(2 * place + 1) * manifest.documents // (2 * count) for place in range(count)]:
+        shard = int(np.searchsorted(first_documents, number, side="right")) - 1
+        lengths = _document_lengths(folder, manifest.shards[shard])
+        inside = number - int(first_documents[shard])
+        start = int(first_tokens[shard] + lengths[:inside].sum())
+        tokens = stream.tokens(start, start + int(min(SAMPLE_TOKENS, lengths[inside])))
         found.append((number, tokenizer.decode(tokens.tolist())))
     return tuple(found)

@@ -48,6 +48,8 @@ class Mixture:
     def samples(self, global_indices: np.ndarray) -> np.ndarray:
         """Samples counted from the start of training: int [k] in, int64 [k, sequence_length] tokens out."""
         datasets, turns = self._turns.turns(global_indices)
+        if len(self.streams) == 1:
+            return self.streams[0].samples(turns)
         out = np.empty((len(datasets), self.streams[0].sequence_length), dtype=np.int64)
         for number, rows in _rows_of(datasets):
             out[rows] = self.streams[number].samples(turns[rows])

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+SHIFTS = tuple(map(np.uint64, (30, 27, 31)))
+MULTIPLIERS = tuple(map(np.uint64, (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)))
 ROUNDS = 8  # four times over each half; fewer leave visible structure in small domains
 
 
@@ -51,6 +53,9 @@ class Permutation:
 
 def _mix(values: np.ndarray) -> np.ndarray:
     """The SplitMix64 finaliser: every input bit reaches every output bit. Arithmetic wraps at 64 bits."""
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))
+    values = values ^ (values >> SHIFTS[0])
+    values *= MULTIPLIERS[0]
+    values ^= values >> SHIFTS[1]
+    values *= MULTIPLIERS[1]
+    values ^= values >> SHIFTS[2]
+    return values

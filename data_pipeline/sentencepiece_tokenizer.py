@@ -50,7 +50,9 @@ class SentencepieceTokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """As `Tokenizer.encode_batch`."""
-        return [self.encode(text) for text in texts]
+        if self._space_symbol is not None and any(SPACE_SYMBOL in text for text in texts):
+            return [self.encode(text) for text in texts]
+        return self._processor.encode(list(texts), num_threads=1)  # by default a thread for each core
 
     def decode(self, ids: list[int]) -> str:
         """As `Tokenizer.decode`."""

@@ -58,13 +58,12 @@ class TokenStream:
         whole = first == self._shard_of(starts + self.sequence_length - 1)
         for number in np.unique(first[whole]).tolist():
             rows = np.flatnonzero(whole & (first == number))
-            block = np.empty((len(rows), self.sequence_length), dtype=np.int64)
-            self._shard(number).read_many(starts[rows] - self._shard_starts[number], block)
-            out[rows] = block
+            found = self._shard(number).read_many(starts[rows] - self._shard_starts[number], self.sequence_length)
+            self._check_ids(found, number)
+            out[rows] = found
         for row in np.flatnonzero(~whole).tolist():
             out[row] = self.tokens(int(starts[row]), int(starts[row]) + self.sequence_length)
-        if out.size and out.max() >= self.manifest.vocab_size:
-            self._refuse(out, first)
+            self._check_ids(out[row], int(first[row]))
         return out
 
     def sample_ids(self, global_indices: np.ndarray) -> np.ndarray:
@@ -97,13 +96,12 @@ class TokenStream:
             self._open[number] = Shard(self.folder, self.manifest.shards[number], self.manifest.dtype)
         return self._open[number]
 
-    def _refuse(self, windows: np.ndarray, shards: np.ndarray) -> None:
-        row = int(np.flatnonzero(windows.max(axis=1) >= self.manifest.vocab_size)[0])
-        path = self.folder / self.manifest.shards[int(shards[row])].file
-        raise DataError(
-            f"{path}: holds token id {windows[row].max()}, and the vocabulary has {self.manifest.vocab_size}; "
-            f"the shard is damaged, see `armd data verify {self.folder}`"
-        )
+    def _check_ids(self, tokens: np.ndarray, shard: int) -> None:
+        if tokens.max() >= self.manifest.vocab_size:
+            raise DataError(
+                f"{self.folder / self.manifest.shards[shard].file}: holds token id {tokens.max()}, and the vocabulary "
+                f"has {self.manifest.vocab_size}; the shard is damaged, see `armd data verify {self.folder}`"
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}

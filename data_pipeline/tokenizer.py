@@ -78,7 +78,7 @@ class Tokenizer:
         return self._backend.encode(text)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on the calling thread."""
+        """`encode` of each text, one after another."""
         return self._backend.encode_batch(texts)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -3,9 +3,11 @@
 import hashlib
 import io
 import json
+import random
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +23,13 @@ ModelType = Literal["bpe", "unigram"]
 
 # Sentencepiece drops a longer "sentence" without a word; its limit is 4,192 bytes, a character takes at most 4.
 SENTENCE_CHARACTERS = 1000
+CHARACTER_COVERAGE = 0.9995
 
-# Ids 0 to 4 are <pad>, <unk>, <s>, </s>, <mask>. <mask> is a control symbol, so that no text ever parses as it.
+# Ids 0 to 4 are <pad>, <unk>, <s>, </s>, <mask>. <mask> and what the user adds are control symbols, so that no text
+# ever parses as one of them.
 SPECIAL_TOKENS = {
     "pad_id": 0, "pad_piece": "<pad>", "unk_id": 1, "unk_piece": "<unk>", "bos_id": 2, "bos_piece": "<s>",
-    "eos_id": 3, "eos_piece": "</s>", "control_symbols": [MASK_PIECE],
+    "eos_id": 3, "eos_piece": "</s>",
 }  # fmt: skip
 # Nothing is normalised away and every byte has a piece: decode(encode(text)) == text.
 LOSSLESS = {
@@ -49,29 +53,52 @@ def train_tokenizer(
     vocab_size: int,
     *,
     model_type: ModelType = "bpe",
-    character_coverage: float = 0.9995,
+    character_coverage: float = CHARACTER_COVERAGE,
+    sentences: int | None = None,
+    seed: int = 0,
+    special_tokens: Sequence[str] = (),
     errors: ErrorMode = "strict",
     force: bool = False,
     on_document: Callable[[Document], None] | None = None,
 ) -> TrainedTokenizer:
     """Train on the documents of `inputs` (as in `read_text.documents`) and write the model to `out`.
 
+    `sentences`: train on so many runs of lines (of at most 1,000 characters), drawn by `seed` from the text of all
+    inputs with equal chances; None: on all. All that is trained on is held in memory. `special_tokens`: more symbols
+    beside `<mask>`, with ids from 5 on, as which no text ever parses. `character_coverage`: share of the text's
+    characters that get a piece; the others are spelt in bytes.
+
     The same inputs and settings give the same bytes. `out` plus `.json` records them: a rerun that matches keeps the
     model; any other existing `out` raises `DataError` unless `force`. Raises `DataError` as well for text that cannot
-    be read and for a vocabulary that the text cannot fill. All text is held in memory while training.
+    be read, for settings out of range and for a vocabulary that the text cannot fill.
     """
     out = Path(out)
+    _check_settings(character_coverage, sentences, special_tokens)
     settings = {
         "inputs": fingerprint(inputs),
         "vocab_size": vocab_size,
         "model_type": model_type,
         "character_coverage": character_coverage,
         "errors": errors,
+        # What is not used leaves no trace, so that tokenizers from before it existed are still recognised.
+        **({"sentences": sentences, "seed": seed} if sentences is not None else {}),
+        **({"special_tokens": list(special_tokens)} if special_tokens else {}),
     }
     record_path = out.with_name(out.name + ".json")
     if out.exists() and not force:
         return _reuse(out, record_path, settings)
-    model = _train(_watched(documents(inputs, errors), on_document), vocab_size, model_type, character_coverage)
+    model = _train(
+        _watched(documents(inputs, errors), on_document),
+        partial(_sample, count=sentences, seed=seed),
+        vocab_size=vocab_size,
+        model_type=model_type,
+        character_coverage=character_coverage,
+        control_symbols=[MASK_PIECE, *special_tokens],
+    )
+    return _write(out, record_path, model, settings)
+
+
+def _write(out: Path, record_path: Path, model: bytes, settings: dict[str, Any]) -> TrainedTokenizer:
     digest = hashlib.sha256(model).hexdigest()
     try:
         write_atomically(out, model)
@@ -94,23 +121,36 @@ def _reuse(out: Path, record_path: Path, settings: dict[str, Any]) -> TrainedTok
     return TrainedTokenizer(out, digest, reused=True)
 
 
-def _train(texts: Iterable[Document], vocab_size: int, model_type: ModelType, character_coverage: float) -> bytes:
+def _check_settings(character_coverage: float, sentences: int | None, special_tokens: Sequence[str]) -> None:
+    if not 0.98 <= character_coverage <= 1:
+        raise DataError(f"--character-coverage {character_coverage}: use a share in [0.98, 1]")
+    if sentences is not None and sentences < 1:
+        raise DataError(f"--sentences {sentences}: use at least 1, or leave it out to train on all of the text")
+    taken = {SPECIAL_TOKENS[name] for name in SPECIAL_TOKENS if name.endswith("_piece")} | {MASK_PIECE}
+    for token in special_tokens:
+        if not token or token in taken or any(character.isspace() for character in token):
+            raise DataError(
+                f"--special-token {token!r}: is empty, has spaces or is there already; use a name of its own, as <user>"
+            )
+        taken.add(token)
+
+
+def _train(
+    texts: Iterable[Document], sample: Callable[[Iterator[str]], Iterable[str]], *, vocab_size: int, **settings: Any
+) -> bytes:
     model, failures = io.BytesIO(), []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=_sentences(texts, failures),
+            sentence_iterator=iter(sample(_sentences(texts, failures))),
             model_writer=model,
             vocab_size=vocab_size,
-            model_type=model_type,
-            character_coverage=character_coverage,
             minloglevel=2,
+            **settings,
             **LOSSLESS,
             **SPECIAL_TOKENS,
         )
     except RuntimeError as error:
-        if failures:
-            raise failures[0] from None
-        raise DataError(_explain(str(error), vocab_size)) from error
+        raise (failures[0] if failures else DataError(_explain(str(error), vocab_size))) from None
     return model.getvalue()
 
 
@@ -129,6 +169,19 @@ def _sentences(texts: Iterable[Document], failures: list[Exception]) -> Iterator
     except Exception as error:
         failures.append(error)
         raise
+
+
+def _sample(sentences: Iterator[str], count: int | None, seed: int) -> Iterable[str]:
+    """`count` of them, each set with equal chances (reservoir sampling), in their own order; all where None."""
+    if count is None:
+        return sentences
+    draw, kept = random.Random(seed), []
+    for number, sentence in enumerate(sentences):
+        if number < count:
+            kept.append((number, sentence))
+        elif (place := draw.randrange(number + 1)) < count:
+            kept[place] = (number, sentence)
+    return [sentence for _, sentence in sorted(kept)]
 
 
 def _cut(text: str) -> Iterator[str]:

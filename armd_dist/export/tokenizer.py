@@ -46,19 +46,28 @@ def write_fast_tokenizer(tokenizer_model: Path, out: Path, model_max_length: int
     `HARD_TEXTS`. Raises `ExportError`, and writes nothing, when one of them differs or the model is not BPE, and
     `DataError` when `tokenizer_model` is none of `armd tokenizer train`'s.
     """
-    ours = Tokenizer.load(tokenizer_model)
-    if ours.kind != "sentencepiece":
-        raise ExportError(
-            f"{tokenizer_model}: export of a {ours.kind} tokenizer is not supported; evaluate or generate"
-        )
+    ours = require_exportable(tokenizer_model)
     model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    model.ParseFromString(tokenizer_model.read_bytes())
-    if model.trainer_spec.model_type != model.trainer_spec.BPE:
-        # Unigram sums float32 scores in sentencepiece and float64 in tokenizers: near-ties come out differently.
-        raise ExportError(f"{tokenizer_model}: export of unigram is not supported yet; train with --model-type bpe")
+    model.ParseFromString(ours.content)
     fast = _fast_tokenizer(model, model_max_length)
     _verify(fast, ours)
     fast.save_pretrained(str(out))
+
+
+def require_exportable(tokenizer_model: Path) -> Tokenizer:
+    """The tokenizer; `ExportError` where it is none that an export can hold."""
+    ours = Tokenizer.load(tokenizer_model)
+    if ours.kind != "sentencepiece":
+        raise ExportError(
+            f"{tokenizer_model}: is a {ours.kind} tokenizer, which an export cannot hold; evaluate and generate from "
+            "the checkpoint, or train on data built with a tokenizer of `armd tokenizer train`"
+        )
+    model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+    model.ParseFromString(ours.content)
+    if model.trainer_spec.model_type != model.trainer_spec.BPE:
+        # Unigram sums float32 scores in sentencepiece and float64 in tokenizers: near-ties come out differently.
+        raise ExportError(f"{tokenizer_model}: export of unigram is not supported yet; train with --model-type bpe")
+    return ours
 
 
 def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFast:
@@ -74,6 +83,8 @@ def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFas
     )
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     bos = special.bos_piece
+    known = (bos, special.eos_piece, special.pad_piece, MASK_PIECE)
+    more = [piece.piece for piece in model.pieces if piece.type == piece.CONTROL and piece.piece not in known]
     backend.post_processor = processors.TemplateProcessing(
         single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, vocabulary[bos])]
     )
@@ -84,6 +95,7 @@ def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFas
         unk_token=special.unk_piece,
         pad_token=special.pad_piece,
         mask_token=MASK_PIECE,
+        additional_special_tokens=more,
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,

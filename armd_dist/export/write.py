@@ -16,7 +16,7 @@ from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.model_card import model_card
 from armd_dist.export.open import require_armd
 from armd_dist.export.sources import write_sources
-from armd_dist.export.tokenizer import write_fast_tokenizer
+from armd_dist.export.tokenizer import require_exportable, write_fast_tokenizer
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
 from armd_dist.run import Run
@@ -33,7 +33,7 @@ def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB") -> boo
     """
     network, run, checkpoint = load_model(path)
     model = require_armd(network, path)
-    tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
+    tokenizer = require_exportable(checkpoint / "tokenizer.model")
     config = _config(model, run, checkpoint, tokenizer)
     if out.exists():
         return _refuse_other(out, config)

@@ -8,7 +8,7 @@ import torch
 
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
-from armd_dist.orders.curriculum import Position, draw_order, position_at
+from armd_dist.orders.curriculum import Position, draw_orders, position_at
 from armd_dist.run import Run
 from data_pipeline.ledger import RankLedger
 from data_pipeline.mixture import Mixture
@@ -74,7 +74,7 @@ class Batches:
 
     def _ordered(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
         length, seed = tokens.shape[1], self.run.training.seed
-        orders = [draw_order(self.run.orders, position, length, seed, int(sample)) for sample in samples]
+        orders = draw_orders(self.run.orders, position, length, seed, samples.tolist())
         ids, bos_id = torch.from_numpy(tokens), self.data.manifest.bos_id
         return ordered_batch(ids, orders, bos_id, int(samples[0]), self.eos_id)
 

@@ -16,7 +16,7 @@ from armd_dist.training.batches import Batches
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
-from armd_dist.training.start import agree_on_start, open_data, open_ledger
+from armd_dist.training.start import agree_on_start, check_data, open_data, open_ledger
 from armd_dist.training.validation import Validation
 
 
@@ -49,7 +49,7 @@ def _train(run: Run, topology: Topology) -> None:
         return
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
     batches = Batches(run, data, topology.data_rank, topology.data_size)
-    ledger = open_ledger(run, topology, data, first)
+    ledger, check = open_ledger(run, topology, data, first), check_data(data)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     saver = Saver(engine, data.manifest)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics, saver:
@@ -59,6 +59,7 @@ def _train(run: Run, topology: Topology) -> None:
             rate = learning_rate(run.training, step)
             result = engine.train_step(micro_batches, rate)
             _refuse_non_finite(run, result, step)
+            check.raise_if_damaged()
             speed, held_out = watch.lap(), None
             if validation is not None and validation.due(step + 1, last=step + 1 == last):
                 enter("measuring the validation loss")

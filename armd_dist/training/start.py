@@ -1,5 +1,6 @@
 """What is settled before the first step: the data fits the model, and all processes start at the same place."""
 
+import os
 from pathlib import Path
 
 import torch.distributed as dist
@@ -8,6 +9,7 @@ from armd_dist.errors import ArmdError, ConfigError, Problem, RunFolderError, de
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
+from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
 from data_pipeline.mixture import Mixture
@@ -37,6 +39,11 @@ def open_data(run: Run) -> Mixture:
             "data.sequence_length, or more text"
         )
     return mixture
+
+
+def check_data(data: Mixture) -> BackgroundCheck:
+    """Checksums of all shards from now on, by one process of each node: nodes may have copies of their own."""
+    return BackgroundCheck(data.streams if os.environ.get("LOCAL_RANK", "0") == "0" else [])
 
 
 def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | None, list[str]]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.manifest import check_tokenizer, dataset_folders, load_manifest
 from data_pipeline.shard_index import ShardIndex, walk_tar
@@ -123,12 +124,33 @@ def test_damaged_index(folder: Path) -> None:
     assert verify_dataset(folder)
 
 
+def flip(path: Path) -> None:
+    """One bit of one token, which stays in the vocabulary."""
+    place = int(walk_tar(path)[0][0]) + 100
+    poke(path, place, bytes([path.read_bytes()[place] ^ 1]))
+
+
 def test_flipped_byte_is_found_by_verify(folder: Path) -> None:
-    offsets, _ = walk_tar(folder / TAR)
-    data = (folder / TAR).read_bytes()
-    poke(folder / TAR, int(offsets[0]) + 100, bytes([data[int(offsets[0]) + 100] ^ 1]))
+    flip(folder / TAR)
     (problem,) = [problem for problem in verify_dataset(folder) if "checksum" in problem]
     assert problem.startswith(str(folder / TAR))
+
+
+def test_flipped_byte_is_found_in_the_background(folder: Path) -> None:
+    stream = TokenStream(folder, 64, seed=0)
+    sound = BackgroundCheck([stream])
+    sound.join()
+    sound.raise_if_damaged()
+    flip(folder / TAR)
+    damaged = BackgroundCheck([stream])
+    damaged.join()
+    with pytest.raises(DataError, match=f"{TAR}: checksum .* instead of .*training has read them; restore it"):
+        damaged.raise_if_damaged()
+    (folder / TAR).unlink()
+    gone = BackgroundCheck([stream])
+    gone.join()
+    with pytest.raises(DataError, match=f"{TAR}: cannot be read any more"):
+        gone.raise_if_damaged()
 
 
 def test_token_outside_the_vocabulary(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The verbs: what they print, that a rerun is quiet, and that a user's error is a DataError."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -34,6 +35,20 @@ def test_train_build_inspect_verify(corpus: Path, tmp_path: Path) -> None:
     assert "uint16" in printed
     assert "document length" in printed
     assert invoke(data.app, "verify", out).count("no problem found") == 2
+
+
+def test_tokenizer_options(corpus: Path, tmp_path: Path) -> None:
+    settings = ("--vocab-size", 300, "--sentences", 60, "--seed", 4, "--special-token", "<user>")
+    settings += ("--character-coverage", 1.0, "--model-type", "unigram")
+    train = (tokenizer.app, "train", "--input", corpus, "--out", tmp_path / "t.model", *settings)
+    printed = invoke(*train)
+    assert "written: 300 pieces" in printed
+    assert "tokens per word" in printed
+    record = json.loads((tmp_path / "t.model.json").read_text())
+    assert record["model_type"] == "unigram"
+    assert (record["sentences"], record["seed"], record["character_coverage"]) == (60, 4, 1.0)
+    assert record["special_tokens"] == ["<user>"]
+    assert "is already trained" in invoke(*train)
 
 
 def test_verify_lists_problems(dataset: Path, tmp_path: Path) -> None:

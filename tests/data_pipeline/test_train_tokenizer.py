@@ -3,13 +3,15 @@
 import json
 import random
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import sentencepiece
 
 from data_pipeline.errors import DataError
 from data_pipeline.tokenizer import Tokenizer
-from data_pipeline.train_tokenizer import train_tokenizer
+from data_pipeline.train_tokenizer import _sample, train_tokenizer
 
 HARD = [
     "",
@@ -140,3 +142,70 @@ def test_a_model_without_our_special_tokens(tmp_path: Path) -> None:
     other = Tokenizer.load(tmp_path / "other.model")
     assert (other.bos_id, other.eos_id, other.pad_id, other.mask_id) == (1, 2, 2, None)
     assert other.decode(other.encode("some words")) == "some words"
+
+
+def test_sentences_are_drawn_from_all_files_by_the_seed(tmp_path: Path) -> None:
+    """Each file has a letter of its own; 300 of 3,000 lines have some of each, and others by another seed."""
+    for letter in "abcde":
+        (tmp_path / f"{letter}.jsonl").write_text(
+            "".join(json.dumps({"text": f"{letter} {number} words"}) + "\n" for number in range(600))
+        )
+    inputs = [str(tmp_path / "*.jsonl")]
+    made = {
+        name: train_tokenizer(inputs, tmp_path / f"{name}.model", 285, sentences=count, seed=seed)
+        for name, count, seed in (("first", 300, 1), ("again", 300, 1), ("other", 300, 2), ("more", 5000, 1))
+    }
+    assert made["first"].sha256 == made["again"].sha256
+    assert made["first"].sha256 != made["other"].sha256
+    tokenizer = Tokenizer.load(made["first"].path)
+    assert all(len(tokenizer.encode(letter)) == 1 for letter in "abcde")
+    # More than there are is all of them, and an input that is sampled is no longer the input as it is.
+    assert made["more"].sha256 == train_tokenizer(inputs, tmp_path / "all.model", 285).sha256
+    with pytest.raises(DataError, match="other text or settings"):
+        train_tokenizer(inputs, tmp_path / "first.model", 285, sentences=300, seed=3)
+
+
+def test_a_sample_has_equal_chances() -> None:
+    counts = np.zeros(20)
+    for seed in range(2000):
+        for sentence in _sample(iter(map(str, range(20))), 5, seed):
+            counts[int(sentence)] += 1
+    assert np.abs(counts / 2000 - 0.25).max() < 0.05  # five standard deviations
+
+
+def test_special_tokens_of_the_user(corpus: Path, tmp_path: Path) -> None:
+    path = train_tokenizer([str(corpus)], tmp_path / "t.model", 320, special_tokens=["<user>", "<robot>"]).path
+    tokenizer = Tokenizer.load(path)
+    assert tokenizer.pieces(range(4, 7)) == ["<mask>", "<user>", "<robot>"]
+    ids = tokenizer.encode("<user>fox<robot>")
+    assert tokenizer.decode(ids) == "<user>fox<robot>"
+    assert not {4, 5, 6} & set(ids)
+    assert tokenizer.decode([5, *tokenizer.encode("fox"), 6]) == "fox"
+
+
+def test_character_coverage(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("hello world again\n" * 200 + "é")
+    covered, rest = (
+        Tokenizer.load(train_tokenizer([str(tmp_path / "a.txt")], tmp_path / f"{share}.model", 277 + extra,
+                                       character_coverage=share).path)
+        for share, extra in ((1.0, 1), (0.99, 0))
+    )  # fmt: skip
+    assert len(covered.encode("é")) == 1
+    assert rest.pieces(rest.encode("é")) == ["<0xC3>", "<0xA9>"]
+    assert rest.decode(rest.encode("é")) == "é"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"character_coverage": 1.5}, r"--character-coverage 1\.5: use a share in \[0\.98, 1\]"),
+        ({"sentences": 0}, "--sentences 0: use at least 1, or leave it out"),
+        ({"special_tokens": ["<s>"]}, "--special-token '<s>': is empty, has spaces or is there already"),
+        ({"special_tokens": ["<a>", "<a>"]}, "--special-token '<a>'"),
+        ({"special_tokens": ["a b"]}, "--special-token 'a b'"),
+    ],
+)
+def test_bad_settings(corpus: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        train_tokenizer([str(corpus)], tmp_path / "t.model", 320, **settings)
+    assert not list(tmp_path.iterdir())

@@ -109,3 +109,15 @@ def test_unigram_is_refused(tmp_path: Path) -> None:
 def test_no_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such tokenizer"):
         export.write_fast_tokenizer(tmp_path / "t.model", tmp_path / "out", 64)
+
+
+def test_special_tokens_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(PROSE[:50_000])
+    path = train_tokenizer([str(tmp_path / "a.txt")], tmp_path / "t.model", 500, special_tokens=["<user>"]).path
+    export.write_fast_tokenizer(path, tmp_path / "out", 64)
+    ours, theirs = Tokenizer.load(path), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs.convert_tokens_to_ids("<user>") == ours.pieces(range(6)).index("<user>") == 5
+    for text in ("<user>", "a <user> the"):
+        assert theirs.encode(text, add_special_tokens=False) == ours.encode(text)
+    assert theirs.decode([5, *ours.encode("the words")], skip_special_tokens=True) == "the words"
+    assert len(theirs) == ours.vocab_size

@@ -1,0 +1,70 @@
+"""A run on a Hugging Face tokenizer, GPT-2's kind: built, trained, evaluated and generated from; its export refused."""
+
+import json
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import pytest
+from ranks import armd
+from tokenizers import ByteLevelBPETokenizer
+
+from data_pipeline.manifest import load_manifest
+
+TEXTS = [topics[name] for name in sorted(topics)][:20]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`gpt2/` (vocab.json, merges.txt), `tokens/` and the run `run/` of 20 steps."""
+    base = tmp_path_factory.mktemp("foreign")
+    made = ByteLevelBPETokenizer()
+    made.train_from_iterator(TEXTS, vocab_size=400, special_tokens=["<|endoftext|>"], show_progress=False)
+    (base / "gpt2").mkdir()
+    made.save_model(str(base / "gpt2"))
+    (base / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    build = ["--input", base / "text.jsonl", "--tokenizer", base / "gpt2", "--out", base / "tokens"]
+    done = armd("data", "build", *build, "--held-out", 0.2)
+    assert done.returncode == 0, done.stderr
+    return base
+
+
+@pytest.fixture(scope="module")
+def run(folder: Path, tiny_config: Path) -> Path:
+    done = armd("train", tiny_config, f"run.dir={folder / 'run'}", f"data.path={folder / 'tokens/train'}")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def test_the_vocabulary_is_theirs(folder: Path) -> None:
+    manifest = load_manifest(folder / "tokens/train")
+    assert manifest.vocab_size == 400
+    assert manifest.bos_id == manifest.eos_id == 0
+
+
+def test_evaluation(folder: Path, run: Path, tmp_path: Path, dataset: Path) -> None:
+    done = armd("eval", run, "--data", folder / "tokens/held_out", "--windows", 4, "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "evaluation.json").is_file()
+    done = armd("eval", run, "--data", dataset / "held_out", "--windows", 4)
+    assert done.returncode == 2
+    assert f"{dataset / 'held_out'}: made by another tokenizer" in done.stderr
+
+
+@pytest.mark.parametrize("streams", [1, 4])
+def test_generation(run: Path, streams: int) -> None:
+    prompt = "naïve 🎉"
+    ask = ("--prompt", prompt, "--max-new-tokens", 12, "--streams", streams, "--json")
+    done = armd("generate", run, *ask)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["prompt"] == prompt
+    assert len(found["tokens"]) == 12
+    assert all(0 <= token < 400 for token in found["tokens"])
+    assert json.loads(armd("generate", run, *ask).stdout) == found
+
+
+def test_export_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+    done = armd("export", run, tmp_path / "export")
+    assert done.returncode == 2
+    assert "tokenizer.model: is a Hugging Face tokenizer, which an export cannot hold; evaluate and" in done.stderr
+    assert not list(tmp_path.iterdir())
