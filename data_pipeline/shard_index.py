@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -90,19 +91,27 @@ class Shard:
     def __init__(self, folder: Path, entry: ShardEntry, dtype: str) -> None:
         """Open a tar and its sidecar; `DataError` when either is missing, truncated or not of the other."""
         check_shard_file(folder, entry)
-        self.path = folder / entry.file
+        self._read_index(folder, entry, dtype)
+        self._map(folder / entry.file, dtype)
+
+    def _read_index(self, folder: Path, entry: ShardEntry, dtype: str) -> None:
         index = ShardIndex.load(folder / entry.index)
         width = np.dtype(dtype).itemsize
         self.document_lengths = index.document_lengths
         self.starts = np.concatenate([[0], np.cumsum(index.sizes // width)])
         if index.tar_sha256 != entry.sha256 or int(self.starts[-1]) != entry.tokens:
             raise DataError(f"{folder / entry.index}: the index of another tar than {entry.file}; build again")
-        # Tar data starts at multiples of 512 bytes, so one typed view over the whole file serves every member.
-        self._tokens = np.asarray(np.memmap(self.path, dtype=np.dtype(dtype).newbyteorder("<"), mode="r"))
         self._begin = index.offsets // width
+
+    def _map(self, tar: Path | BinaryIO, dtype: str) -> None:
+        # Tar data starts at multiples of 512 bytes, so one typed view over the whole file serves every member.
+        self._tokens = np.asarray(np.memmap(tar, dtype=np.dtype(dtype).newbyteorder("<"), mode="r"))
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens [start, stop) of the shard, of the stored dtype: int [stop - start]."""
+        return self._gather(start, stop)
+
+    def _gather(self, start: int, stop: int) -> np.ndarray:
         first, last = np.searchsorted(self.starts, [start, stop - 1], side="right") - 1
         parts = []
         for member in range(first, last + 1):
@@ -120,4 +129,4 @@ class Shard:
         for row, (start, begin, whole) in enumerate(
             zip(starts.tolist(), begins.tolist(), inside.tolist(), strict=True)
         ):
-            out[row] = self._tokens[begin : begin + length] if whole else self.read(start, start + length)
+            out[row] = self._tokens[begin : begin + length] if whole else self._gather(start, start + length)

@@ -97,7 +97,7 @@ def _phases(found: Perplexity) -> tuple[str, str, str]:
     return f"{found.heads:.2f}", "" if found.parallel is None else f"{found.parallel:.2f}", str(found.steps)
 
 
-def write_json(folder: Path, results: Results, model: Path, data: Path, manifest_hash: str) -> Path:
+def write_json(folder: Path, results: Results, model: Path, data: Path | str, manifest_hash: str) -> Path:
     """Writes folder/evaluation.json in one rename and returns its path."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {

@@ -48,6 +48,11 @@ def environment_world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def local_world_size() -> int:
+    """Processes of this job on this machine; where nobody says, as many as there can be."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or environment_world_size())
+
+
 def start(config: ParallelConfig) -> Topology:
     """Joins the job's process groups. Without a launcher's environment this is a job of one process."""
     # Megatron overlaps its collectives with matrix products in one hardware queue; read when CUDA starts.
