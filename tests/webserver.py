@@ -15,7 +15,7 @@ class DataServer(ThreadingHTTPServer):
     """`harm[name]`: what is done to the next requests for a file, one each; `pace`: seconds for each 1,000 bytes.
 
     A number is the status of the answer; `half` promises all bytes and sends half of them, `short` promises half of
-    them, `flip` changes one, `more` adds one. `requests` counts by name.
+    them, `flip` changes one, `more` adds one, `silent` sends half and then nothing for a second. `requests` counts.
     """
 
     daemon_threads = True
@@ -49,17 +49,20 @@ class _Handler(BaseHTTPRequestHandler):
         half = len(data) // 2
         body = {
             "half": data[:half],
+            "silent": data[:half],
             "short": data[:half],
             "flip": data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :],
             "more": data + b"\0",
         }.get(what or "", data)
         self.send_response(200)
-        self.send_header("Content-Length", str(len(data) if what == "half" else len(body)))
+        self.send_header("Content-Length", str(len(data) if what in ("half", "silent") else len(body)))
         self.end_headers()
         for start in range(0, len(body), 1000):
             self.wfile.write(body[start : start + 1000])
             time.sleep(self.server.pace)
-        self.close_connection = what == "half"
+        if what == "silent":
+            time.sleep(1)
+        self.close_connection = what in ("half", "silent")
 
     def log_message(self, format: str, *args: object) -> None:
         pass

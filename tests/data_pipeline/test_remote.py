@@ -120,6 +120,21 @@ def test_what_does_not_pass_is_named(harm: int | str, server: DataServer, cache:
     read_all(server.url, cache)
 
 
+def test_server_that_falls_silent(
+    folder: Path, server: DataServer, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "SILENCE_S", 0.1)
+    server.harm[TAR] = ["silent"]
+    np.testing.assert_array_equal(read_all(server.url, cache), read_all(str(folder)))
+    assert server.requests[TAR] == 2
+    shutil.rmtree(cache.folder)
+    server.harm[TAR] = ["silent"] * FOREVER
+    with pytest.raises(
+        DataError, match=rf"{TAR}: [\d,]+ of [\d,]+ bytes came and the connection broke \(.*Timeout.*6 times"
+    ):
+        read_all(server.url, cache)
+
+
 def test_pauses_grow(server: DataServer, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
     monkeypatch.setattr(remote, "_pause", lambda seconds, tick: pauses.append(seconds))
