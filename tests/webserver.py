@@ -12,7 +12,7 @@ FOREVER = 1000
 
 
 class DataServer(ThreadingHTTPServer):
-    """`harm[name]`: what is done to the next requests for a file, one each; `pace`: seconds for each 1,000 bytes.
+    """`harm[name]`: what is done to the next requests for a file, one each; `pace`: seconds for 1,000 bytes of a tar.
 
     A number is the status of the answer; `half` promises all bytes and sends half of them, `short` promises half of
     them, `flip` changes one, `more` adds one, `silent` sends half and then nothing for a second. `requests` counts.
@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for start in range(0, len(body), 1000):
             self.wfile.write(body[start : start + 1000])
-            time.sleep(self.server.pace)
+            time.sleep(self.server.pace if name.endswith(".tar") else 0)
         if what == "silent":
             time.sleep(1)
         self.close_connection = what in ("half", "silent")

@@ -23,6 +23,7 @@ from data_pipeline.shard_cache import GIGABYTE, Cache
 from data_pipeline.stream import TokenStream
 
 LENGTH, TOKENS, SHARDS = 8, 12_000, 12
+PATIENCE_S = 200  # for a machine that has much else to do
 READ = """
 import sys
 import numpy as np
@@ -64,14 +65,16 @@ def bound(folder: Path, shards: float) -> float:
     return (small_bytes(folder) + shards * shard_bytes(folder)) / GIGABYTE
 
 
-def used(folder: Path) -> int:
-    total = 0
+def files_in(folder: Path) -> dict[int, int]:
+    """Bytes by inode: one that is renamed meanwhile counts once."""
+    found = {}
     for path in folder.rglob("*"):
         try:
-            total += path.stat().st_size * path.is_file()
+            stat = path.stat()
         except FileNotFoundError:
             continue
-    return total
+        found[stat.st_ino] = stat.st_size * path.is_file()
+    return found
 
 
 def reader(url: str, cache: Path, gigabytes: float, seed: int, out: Path) -> subprocess.Popen[str]:
@@ -86,7 +89,9 @@ def watched(folder: Path) -> Iterator[list[int]]:
 
     def look() -> None:
         while not stop.is_set():
-            seen.append(used(folder))
+            one, other = files_in(folder), files_in(folder)
+            if one == other:  # nothing came or went while they were counted
+                seen.append(sum(one.values()))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -100,7 +105,7 @@ def watched(folder: Path) -> Iterator[list[int]]:
 def test_two_processes_fetch_each_shard_once(folder: Path, server: DataServer, tmp_path: Path) -> None:
     server.pace = 0.002
     jobs = [reader(server.url, tmp_path / "cache", 1.0, 5, tmp_path / f"{rank}.npy") for rank in range(2)]
-    said = [job.communicate(timeout=60)[1] for job in jobs]
+    said = [job.communicate(timeout=PATIENCE_S)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
     assert server.requests.pop("manifest.json") == 2
     assert set(server.requests.values()) == {1}
@@ -117,10 +122,10 @@ def test_bound_holds_at_every_moment(folder: Path, server: DataServer, tmp_path:
     cache.mkdir()
     with watched(cache) as seen:
         jobs = [reader(server.url, cache, gigabytes, seed, tmp_path / f"{seed}.npy") for seed in (1, 2)]
-        said = [job.communicate(timeout=60)[1] for job in jobs]
+        said = [job.communicate(timeout=PATIENCE_S)[1] for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0], said
-    assert len(seen) > 100
-    assert gigabytes * GIGABYTE - shard_bytes(folder) < max(seen) <= gigabytes * GIGABYTE
+    assert len(seen) > 20
+    assert gigabytes * GIGABYTE - 2 * shard_bytes(folder) < max(seen) <= gigabytes * GIGABYTE
     for seed in (1, 2):
         local = TokenStream(folder, LENGTH, seed)
         np.testing.assert_array_equal(np.load(tmp_path / f"{seed}.npy"), local.samples(np.arange(local.num_windows)))
@@ -159,7 +164,7 @@ def test_open_shard_stays(folder: Path, server: DataServer, tmp_path: Path) -> N
     assert not done.wait(0.3)
     assert [path.name for path in cache.folder.rglob("*.tar")] == ["tokens-000000.tar"]
     tar.close()
-    waiting.join(timeout=10)
+    waiting.join(timeout=PATIENCE_S)
     assert done.is_set()
     assert [path.name for path in cache.folder.rglob("*.tar")] == ["tokens-000001.tar"]
 
@@ -167,12 +172,12 @@ def test_open_shard_stays(folder: Path, server: DataServer, tmp_path: Path) -> N
 def test_killed_fetcher(folder: Path, server: DataServer, tmp_path: Path) -> None:
     """SIGKILL in the middle of a shard: nothing looks whole, the lock is free, and its bytes make room."""
     cache = tmp_path / "cache"
-    server.pace = 0.2
+    server.pace = 5.0
     job = reader(server.url, cache, bound(folder, 1.5), 0, tmp_path / "none.npy")
     while not list(cache.rglob(".*.tar.partial")):
         assert job.poll() is None
         time.sleep(0.01)
-    time.sleep(0.3)
+    time.sleep(0.1)
     job.kill()
     job.communicate()
     assert not list(cache.rglob("*[0-9].tar"))
@@ -244,7 +249,7 @@ def test_prefetch_comes_first_and_once(folder: Path, server: DataServer, tmp_pat
     batches = batches_of(200, 2)
     order = list(dict.fromkeys(shard for batch in batches for _, shard in local.shards(batch)))
     with Prefetch(mixture, batches):
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE_S
         while len(here(mixture)) < SHARDS and time.monotonic() < deadline:
             time.sleep(0.01)
     asked = [int(name[7:13]) for name in server.tars()]
@@ -268,7 +273,7 @@ def test_prefetch_in_a_small_cache(folder: Path, server: DataServer, tmp_path: P
             assert number == 0 or sum(server.tars().values()) == before
             prefetch.reached(number)
             coming = {shard for _, shard in local.shards(batches[number + 1])} if number + 1 < len(batches) else set()
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + PATIENCE_S
             while not coming <= here(mixture):
                 assert time.monotonic() < deadline
                 time.sleep(0.001)
@@ -280,7 +285,7 @@ def test_prefetch_ends_with_its_block(server: DataServer, tmp_path: Path) -> Non
     mixture = Mixture([TokenStream(server.url, LENGTH, 3, Cache(tmp_path))], [{0: 1.0}])
     with Prefetch(mixture, batches_of(200, 2)):
         time.sleep(0.1)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + PATIENCE_S
     while any(thread.name == "prefetch" for thread in threading.enumerate()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
