@@ -101,9 +101,13 @@ def _write(target: BinaryIO, block: bytes) -> None:
     try:
         target.write(block)
     except OSError as error:
-        name = getattr(target, "name", "memory")
-        remedy = "lower data.cache_gb, or set data.cache_dir to a disk with more room"
-        raise DataError(f"{name}: cannot be written ({error.strerror}); {remedy}") from None
+        raise cannot_write(getattr(target, "name", "memory"), error) from None
+
+
+def cannot_write(path: Path | str, error: OSError) -> DataError:
+    """The error of a disk that takes no more."""
+    remedy = "lower data.cache_gb, or set data.cache_dir to a disk with more room"
+    return DataError(f"{path}: cannot be written ({error.strerror}); {remedy}")
 
 
 def _open(url: str) -> Any:

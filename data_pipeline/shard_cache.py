@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_pipeline.errors import DataError
-from data_pipeline.remote import RemoteFile, Tick, download, nothing
+from data_pipeline.remote import RemoteFile, Tick, cannot_write, download, nothing
 
 GIGABYTE = 10**9
 DEFAULT_GB = 100.0
@@ -96,8 +96,10 @@ class Cache:
                         partial.unlink()
                         continue
                     self._fill(file, path.parent, source, tick)
-                except BaseException:
+                except BaseException as error:
                     partial.unlink(missing_ok=True)
+                    if isinstance(error, OSError):
+                        raise cannot_write(partial, error) from None
                     raise
                 partial.rename(path)
 
@@ -203,5 +205,7 @@ def _locked(path: Path, how: int, create: bool = False) -> BinaryIO | None:
             return file
     except (BlockingIOError, FileNotFoundError):
         pass
+    except OSError as error:  # a file system without locks
+        raise DataError(f"{path}: cannot be locked ({error.strerror}); {REMEDY}") from None
     file.close()
     return None

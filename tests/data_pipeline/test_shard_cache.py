@@ -1,6 +1,7 @@
 """Processes share one cache: each shard is fetched once, the bound always holds, a killed fetcher leaves nothing."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -231,6 +232,17 @@ def test_full_of_small_files(folder: Path, server: DataServer, tmp_path: Path) -
         DataError, match=rf"data.cache_gb=.*: no room in {tmp_path} for {server.url}/tokens-000000.tar, of"
     ):
         files.open_tar(0)
+
+
+def test_disk_that_takes_no_more(server: DataServer, tmp_path: Path) -> None:
+    """Told from a server that fails: nothing is tried again. A limit on files stands for a full disk."""
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n" + READ
+    arguments = [sys.executable, "-c", limited, server.url, str(tmp_path), "1.0", "0", str(tmp_path / "none.npy")]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_S)
+    what = r"DataError: .*tokens-\d+\.tar\.partial: cannot be written \(File too large\); lower data\.cache_gb, or set"
+    assert re.search(what, done.stderr), done.stderr
+    assert not list(tmp_path.rglob("*tar*"))
+    assert sum(server.tars().values()) == 0
 
 
 def batches_of(steps: int, size: int) -> list[np.ndarray]:
