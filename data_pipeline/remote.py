@@ -123,7 +123,8 @@ def _open(url: str) -> Any:
         system = fsspec.filesystem(protocol, **options)
     except ImportError as error:
         package = known_implementations.get(protocol, {}).get("class", "fsspec").partition(".")[0]
-        package = f"'fsspec[{protocol}]'" if package == "fsspec" else package
+        extra = "http" if protocol in HTTP else protocol
+        package = f"'fsspec[{extra}]'" if package == "fsspec" else package
         raise DataError(f"{url}: a Python package is missing ({error}); pip install {package}") from None
     except ValueError:
         remedy = "use https://, s3:// or another that it knows, or the path of a folder"
