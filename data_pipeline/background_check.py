@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_pipeline.errors import DataError
+from data_pipeline.remote import is_remote
 from data_pipeline.stream import TokenStream
 
 PIECE_BYTES = 1 << 22
@@ -17,7 +18,9 @@ class BackgroundCheck:
     """Compares the streams' shards with the checksums of their manifests, in a thread that ends with the process."""
 
     def __init__(self, streams: Sequence[TokenStream]) -> None:
-        shards = [(stream.folder / shard.file, shard.sha256) for stream in streams for shard in stream.manifest.shards]
+        # What came from a URL was checked on its way, and may leave the cache at any time.
+        local = [stream for stream in streams if not is_remote(stream.path)]
+        shards = [(stream.folder / shard.file, shard.sha256) for stream in local for shard in stream.manifest.shards]
         self._problem: str | None = None
         self._thread = threading.Thread(target=self._check, args=(shards,), daemon=True)
         self._thread.start()

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.manifest import Manifest, ShardEntry, load_manifest
+from data_pipeline.manifest import Manifest, ShardEntry
+from data_pipeline.open_dataset import open_dataset
 from data_pipeline.shard_index import ShardIndex
 from data_pipeline.stream import TokenStream
 from data_pipeline.tokenizer import Tokenizer
@@ -17,13 +18,13 @@ QUANTILES = (0, 0.1, 0.5, 0.9, 1)
 
 @dataclass(frozen=True)
 class Inspection:
-    """Counts, lengths and samples of one dataset folder.
+    """Counts, lengths and samples of one dataset; `folder` as the user gave it.
 
     `quantiles`: document length in tokens at 0, 10, 50, 90 and 100 %. `histogram`: (shortest length, documents) of each
     doubling of the length that occurs. `samples`: (document number, text of its first tokens).
     """
 
-    folder: Path
+    folder: Path | str
     manifest: Manifest
     quantiles: tuple[int, ...]
     histogram: tuple[tuple[int, int], ...]
@@ -31,15 +32,16 @@ class Inspection:
 
 
 def inspect_dataset(folder: Path | str, samples: int = 3) -> Inspection:
-    """Look at the dataset at `folder`; `samples` documents are taken at even distances. `DataError` if damaged.
+    """Look at the dataset at a folder or URL; `samples` documents come from even distances. `DataError` if damaged.
 
     Memory: one shard's index, and 16 bytes for each length that occurs, which are at most sqrt(2 x tokens).
     """
-    folder = Path(folder)
-    manifest = load_manifest(folder)
+    files = open_dataset(folder)
+    manifest = files.manifest
     if not manifest.documents:
         raise DataError(f"{folder}: holds no document; a part of a build may, merge it with the others")
-    lengths, counts = _lengths(folder, manifest)
+    stream = TokenStream(folder, sequence_length=1, seed=0)
+    lengths, counts = _lengths(stream.folder, manifest)
     doublings, places = np.unique(np.floor(np.log2(lengths)).astype(np.int64), return_inverse=True)
     documents = np.zeros(len(doublings), dtype=np.int64)
     np.add.at(documents, places, counts)
@@ -50,7 +52,7 @@ def inspect_dataset(folder: Path | str, samples: int = 3) -> Inspection:
         manifest=manifest,
         quantiles=tuple(lengths[np.searchsorted(ends, ranks, side="right")].tolist()),
         histogram=tuple(zip((1 << doublings).tolist(), documents.tolist(), strict=True)),
-        samples=_samples(folder, manifest, min(samples, manifest.documents)),
+        samples=_samples(stream, min(samples, manifest.documents)),
     )
 
 
@@ -73,9 +75,9 @@ def _lengths(folder: Path, manifest: Manifest) -> tuple[np.ndarray, np.ndarray]:
     return lengths, counts
 
 
-def _samples(folder: Path, manifest: Manifest, count: int) -> tuple[tuple[int, str], ...]:
+def _samples(stream: TokenStream, count: int) -> tuple[tuple[int, str], ...]:
+    folder, manifest = stream.folder, stream.manifest
     tokenizer = Tokenizer.load(folder / manifest.tokenizer)
-    stream = TokenStream(folder, sequence_length=1, seed=0)
     first_documents = np.cumsum([0] + [shard.documents for shard in manifest.shards])
     first_tokens = np.cumsum([0] + [shard.tokens for shard in manifest.shards])
     found = []

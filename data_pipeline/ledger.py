@@ -35,7 +35,7 @@ class Attempt:
             first_step=first_step,
             ranks=ranks,
             batch=batch,
-            paths=tuple(str(stream.folder) for stream in data.streams),
+            paths=tuple(stream.path for stream in data.streams),
             manifests=tuple(stream.manifest.hash() for stream in data.streams),
             windows=tuple(stream.num_windows for stream in data.streams),
         )

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from data_pipeline.errors import DataError
 from data_pipeline.files import write_atomically
+from data_pipeline.remote import is_remote
 from data_pipeline.tokenizer import Tokenizer
 
 FORMAT_VERSION = 1
@@ -69,10 +71,19 @@ def load_manifest(folder: Path | str) -> Manifest:
     """
     path = Path(folder) / MANIFEST_FILE
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         raise DataError(_why_no_manifest(Path(folder))) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error}); build the dataset again with `armd data build`") from None
+    return parse_manifest(content, path)
+
+
+def parse_manifest(content: bytes, path: Path | str) -> Manifest:
+    """A manifest from its file's bytes; `path` is for messages. `DataError` when it is damaged or of another format."""
+    try:
+        data = json.loads(content)
+    except ValueError as error:
         raise DataError(f"{path}: cannot be read ({error}); build the dataset again with `armd data build`") from None
     version = data.get("format_version") if isinstance(data, dict) else None
     if version != FORMAT_VERSION:
@@ -89,12 +100,17 @@ def check_tokenizer(manifest: Manifest, tokenizer: Tokenizer, folder: Path | str
         raise DataError(
             f"{folder}: made by another tokenizer (sha256 {manifest.tokenizer_sha256[:12]}, {manifest.vocab_size} ids) "
             f"than {tokenizer.path} (sha256 {tokenizer.sha256[:12]}, {tokenizer.vocab_size} ids); "
-            f"use {Path(folder) / manifest.tokenizer}, or build the dataset again"
+            f"use {folder}/{manifest.tokenizer}, or build the dataset again"
         )
 
 
-def dataset_folders(folder: Path | str) -> dict[str, Path]:
-    """The datasets at `folder`: itself, or the splits that one build wrote, as {name: folder}. `DataError` if none."""
+def dataset_folders(folder: Path | str) -> Mapping[str, Path | str]:
+    """The datasets at `folder`: itself, or the splits that one build wrote, as {name: folder}. `DataError` if none.
+
+    A URL is always one dataset: what lies below it cannot be listed everywhere.
+    """
+    if is_remote(folder):
+        return {str(folder).rstrip("/").rpartition("/")[2]: folder}
     folder = Path(folder)
     if (folder / MANIFEST_FILE).exists():
         return {folder.name: folder}
@@ -104,7 +120,7 @@ def dataset_folders(folder: Path | str) -> dict[str, Path]:
     return splits
 
 
-def _parse(data: dict[str, Any], path: Path) -> Manifest:
+def _parse(data: dict[str, Any], path: Path | str) -> Manifest:
     try:
         shards = tuple(ShardEntry(**entry) for entry in data["shards"])
         manifest = Manifest(**{**data, "sources": tuple(data["sources"]), "shards": shards})

@@ -65,10 +65,16 @@ class Mixture:
             found.window[rows] = stream.sample_ids(turns[rows])
         return found
 
+    def shards(self, global_indices: np.ndarray) -> list[tuple[int, int]]:
+        """(dataset, shard) of everything that `samples` reads, in about the order in which it reads them."""
+        datasets, turns = self._turns.turns(global_indices)
+        needed = ((number, self.streams[number].shards(turns[rows])) for number, rows in _rows_of(datasets))
+        return [(number, shard) for number, shards in needed for shard in shards.tolist()]
+
     def consumed(self, samples: int) -> list[Consumed]:
         """How far each dataset has been read after the first `samples` samples of training."""
         return [
-            Consumed(str(stream.folder), count, count / stream.num_windows)
+            Consumed(stream.path, count, count / stream.num_windows)
             for stream, count in zip(self.streams, self._turns.counts(samples), strict=True)
         ]
 
@@ -82,7 +88,7 @@ def _together(streams: list[TokenStream]) -> Manifest:
     for other in others:
         if other.manifest.tokenizer_sha256 != first.manifest.tokenizer_sha256:
             raise DataError(
-                f"{other.folder}: made by another tokenizer ({other.manifest.vocab_size} ids) than {first.folder} "
+                f"{other.path}: made by another tokenizer ({other.manifest.vocab_size} ids) than {first.path} "
                 f"({first.manifest.vocab_size} ids); build both with one tokenizer"
             )
     if not others:

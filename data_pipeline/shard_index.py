@@ -5,6 +5,7 @@ import zipfile
 from dataclasses import dataclass
 from mmap import ACCESS_READ, MADV_RANDOM, mmap
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -106,21 +107,30 @@ class Shard:
     def __init__(self, folder: Path, entry: ShardEntry, dtype: str) -> None:
         """Open a tar and its sidecar; `DataError` when either is missing, truncated or not of the other."""
         check_shard_file(folder, entry)
-        self.path = folder / entry.file
+        self._read_index(folder, entry, dtype)
+        with (folder / entry.file).open("rb") as file:
+            self._map(file, dtype)
+
+    def _read_index(self, folder: Path, entry: ShardEntry, dtype: str) -> None:
         offsets, sizes, digest = _read(folder / entry.index, ("offsets", "sizes"))
         width = np.dtype(dtype).itemsize
         self.starts = np.concatenate([[0], np.cumsum(sizes // width)])
         if digest[0] != entry.sha256 or int(self.starts[-1]) != entry.tokens:
             raise DataError(f"{folder / entry.index}: the index of another tar than {entry.file}; build again")
-        # Tar data starts at multiples of 512 bytes, so one typed view over the whole file serves every member.
-        with self.path.open("rb") as file:
-            data = mmap(file.fileno(), 0, access=ACCESS_READ)
-        data.madvise(MADV_RANDOM)  # windows lie anywhere: reading ahead would fetch megabytes for each
-        self._tokens = np.frombuffer(data, np.dtype(dtype).newbyteorder("<"), count=len(data) // width)
         self._begin = offsets // width
+
+    def _map(self, tar: BinaryIO, dtype: str) -> None:
+        # Tar data starts at multiples of 512 bytes, so one typed view over the whole file serves every member.
+        data = mmap(tar.fileno(), 0, access=ACCESS_READ)
+        data.madvise(MADV_RANDOM)  # windows lie anywhere: reading ahead would fetch megabytes for each
+        stored = np.dtype(dtype).newbyteorder("<")
+        self._tokens = np.frombuffer(data, stored, count=len(data) // stored.itemsize)
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Tokens [start, stop) of the shard, of the stored dtype: int [stop - start]."""
+        return self._gather(start, stop)
+
+    def _gather(self, start: int, stop: int) -> np.ndarray:
         first, last = np.searchsorted(self.starts, [start, stop - 1], side="right") - 1
         parts = []
         for member in range(first, last + 1):

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.errors import DataError
-from data_pipeline.manifest import load_manifest
+from data_pipeline.open_dataset import open_dataset
 from data_pipeline.permutation import Permutation
-from data_pipeline.shard_index import Shard, check_shard_file
+from data_pipeline.shard_cache import Cache
+from data_pipeline.shard_index import Shard
 
 
 class TokenStream:
@@ -21,13 +22,17 @@ class TokenStream:
     Reading is stateless: ranks, workers and restarts agree by asking for the same sample numbers. The object can be
     pickled; shards are opened where they are first read.
 
-    Attributes: `folder`, `manifest`, `sequence_length` (tokens), `seed`, `num_windows` (windows in an epoch).
+    Attributes: `path` (as the user gave it), `folder` (where its small files lie on this machine), `manifest`,
+    `sequence_length` (tokens), `seed`, `num_windows` (windows in an epoch).
     """
 
-    def __init__(self, folder: Path | str, sequence_length: int, seed: int) -> None:
-        """Open the dataset at `folder`; `DataError` when it is missing, truncated, or shorter than one window."""
-        self.folder = Path(folder)
-        self.manifest = load_manifest(self.folder)
+    def __init__(self, folder: Path | str, sequence_length: int, seed: int, cache: Cache | None = None) -> None:
+        """Open the dataset at a folder or a URL; `DataError` when it is missing, truncated, or shorter than a window.
+
+        `cache`: where a remote dataset's files go; the user's own where none is given.
+        """
+        self.files = open_dataset(folder, cache)
+        self.path, self.folder, self.manifest = self.files.path, self.files.folder, self.files.manifest
         self.sequence_length = sequence_length
         self.seed = seed
         if sequence_length < 1:
@@ -38,8 +43,7 @@ class TokenStream:
                 f"{folder}: sequence_length={sequence_length} is longer than the corpus of {self.manifest.tokens} "
                 "tokens; use a shorter sequence or more text"
             )
-        for shard in self.manifest.shards:
-            check_shard_file(self.folder, shard)
+        self.files.prepare()
         self._shard_starts = np.cumsum([0] + [shard.tokens for shard in self.manifest.shards])
         self._open: dict[int, Shard] = {}
 
@@ -88,19 +92,25 @@ class TokenStream:
             parts.append(self._shard(number).read(max(start, origin) - origin, min(stop, end) - origin))
         return np.concatenate(parts).astype(np.int64)
 
+    def shards(self, global_indices: np.ndarray) -> np.ndarray:
+        """Numbers of the shards that `samples` reads, in the order in which it reads them: int64."""
+        starts = self.sample_ids(global_indices) * self.sequence_length
+        first, last = self._shard_of(starts), self._shard_of(starts + self.sequence_length - 1)
+        return np.unique(np.concatenate([np.arange(low, high + 1) for low, high in zip(first, last, strict=True)]))
+
     def _shard_of(self, positions: np.ndarray) -> np.ndarray:
         return np.searchsorted(self._shard_starts, positions, side="right") - 1
 
     def _shard(self, number: int) -> Shard:
         if number not in self._open:
-            self._open[number] = Shard(self.folder, self.manifest.shards[number], self.manifest.dtype)
+            self._open[number] = self.files.shard(number)
         return self._open[number]
 
     def _check_ids(self, tokens: np.ndarray, shard: int) -> None:
         if tokens.max() >= self.manifest.vocab_size:
             raise DataError(
-                f"{self.folder / self.manifest.shards[shard].file}: holds token id {tokens.max()}, and the vocabulary "
-                f"has {self.manifest.vocab_size}; the shard is damaged, see `armd data verify {self.folder}`"
+                f"{self.path}/{self.manifest.shards[shard].file}: holds token id {tokens.max()}, and the vocabulary "
+                f"has {self.manifest.vocab_size}; the shard is damaged, see `armd data verify {self.path}`"
             )
 
     def __getstate__(self) -> dict[str, Any]:

@@ -7,24 +7,26 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.files import sha256_of
-from data_pipeline.manifest import Manifest, ShardEntry, load_manifest
+from data_pipeline.manifest import Manifest, ShardEntry
+from data_pipeline.open_dataset import open_dataset
 from data_pipeline.shard_index import ShardIndex, check_shard_file, walk_tar
 
 
 def verify_dataset(folder: Path | str, progress: Callable[[ShardEntry], None] | None = None) -> list[str]:
-    """Problems of the dataset at `folder`, each naming its file; an empty list when every check passes.
+    """Problems of the dataset at `folder` (or a URL), each naming its file; an empty list when every check passes.
 
     Checked: the checksums of tokenizer, tars and sidecars; the tar's headers against the sidecar; counts against the
     manifest; every token id against the vocabulary; the end-of-document token after each document and nowhere else.
     Raises `DataError` when there is no manifest to check against.
     """
-    folder = Path(folder)
-    manifest = load_manifest(folder)
+    files = open_dataset(folder)
+    folder, manifest = files.folder, files.manifest
     problems = _checksum(folder / manifest.tokenizer, manifest.tokenizer_sha256)
-    for shard in manifest.shards:
+    for number, shard in enumerate(manifest.shards):
         try:
-            for problem in _verify_shard(folder, manifest, shard):
-                problems.append(problem)  # one by one: an error further on must not hide what was found before
+            with files.held(number):
+                for problem in _verify_shard(folder, manifest, shard):
+                    problems.append(problem)  # one by one: an error further on must not hide what was found before
         except DataError as error:
             problems.append(str(error))
         if progress is not None:

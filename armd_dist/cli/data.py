@@ -22,7 +22,9 @@ BAR_WIDTH = 40
 INPUT = "A .txt, .jsonl, .tar (also .gz, .zst) or .parquet file, a quoted glob, or python-docs; repeatable."
 
 ErrorMode = Literal["strict", "replace"]
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the --out of a build: both its splits.")]
+Folder = Annotated[
+    str, typer.Argument(metavar="DIR", help="A dataset or its URL, or the --out of a build: both splits.")
+]
 
 
 @app.command()
@@ -157,11 +159,12 @@ def verify(folder: Folder) -> None:
     from rich.progress import Progress
 
     from data_pipeline.errors import DataError
-    from data_pipeline.manifest import dataset_folders, load_manifest
+    from data_pipeline.manifest import dataset_folders
+    from data_pipeline.open_dataset import open_dataset
     from data_pipeline.verify import verify_dataset
 
     for name, path in dataset_folders(folder).items():
-        shards = load_manifest(path).shards
+        shards = open_dataset(path).manifest.shards
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task(f"verifying {name}", total=len(shards))
             problems = verify_dataset(path, lambda _, task=task: progress.advance(task))

@@ -20,7 +20,9 @@ MASKINGS = 8  # draws for each window of a denoiser's bound
 
 def evaluate(
     model: Annotated[Path, MODEL],
-    data: Annotated[Path, typer.Option(help="A dataset made by `armd data build`, for example DIR/held_out.")],
+    data: Annotated[
+        str, typer.Option(help="A dataset made by `armd data build`, for example DIR/held_out, or its URL.")
+    ],
     streams: Annotated[
         str | None, typer.Option(help="Numbers of streams, separated by commas.", show_default="1,2,4")
     ] = None,

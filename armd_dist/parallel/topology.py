@@ -44,6 +44,11 @@ class Topology:
         return self.rank == 0
 
 
+def local_world_size() -> int:
+    """Processes of this job on this machine; where nobody says, as many as there can be."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("WORLD_SIZE", "1"))
+
+
 def start(config: ParallelConfig) -> Topology:
     """Joins the job's process groups. Without a launcher's environment this is a job of one process.
 

@@ -12,6 +12,7 @@ from armd_dist.orders.curriculum import Position, draw_orders, position_at
 from armd_dist.run import Run
 from data_pipeline.ledger import RankLedger
 from data_pipeline.mixture import Mixture
+from data_pipeline.prefetch import Prefetch
 
 
 class Batches:
@@ -44,11 +45,13 @@ class Batches:
 
     def from_step(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The micro-batches of steps first to last - 1, each drawn while the step before it is computed."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
+        steps = range(first, last)
+        with Prefetch(self.data, map(self.numbers, steps)) as prefetch, ThreadPoolExecutor(max_workers=1) as pool:
             coming = pool.submit(self.at, first)
             for step in range(first + 1, last + 1):
                 current = coming.result()
                 if step < last:
+                    prefetch.reached(step - first)
                     coming = pool.submit(self.at, step)
                 yield current
 

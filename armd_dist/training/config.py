@@ -21,7 +21,7 @@ def _from_the_start(weight: Any) -> Any:
 class DatasetConfig(BaseModel):
     model_config = STRICT
 
-    path: str = Field(..., min_length=1, description="Folder of a built dataset.")
+    path: str = Field(..., min_length=1, description="Folder of a built dataset, or its URL.")
     weight: Annotated[dict[int, float], BeforeValidator(_from_the_start)] = Field(
         ...,
         description="This dataset's share of the samples, beside the other weights: a number, or numbers from a sample "
@@ -33,7 +33,7 @@ class DataConfig(BaseModel):
     model_config = STRICT
 
     path: str | None = Field(
-        None, min_length=1, description="Folder of a built dataset (armd data build writes DIR/train)."
+        None, min_length=1, description="Folder of a built dataset (armd data build writes DIR/train), or its URL."
     )
     mixture: list[DatasetConfig] | None = Field(
         None, min_length=1, description="In place of path: several datasets, each with its weight."
@@ -46,6 +46,16 @@ class DataConfig(BaseModel):
     )
     ledger: bool = Field(
         False, description="Append which samples each rank consumed to run.dir/ledger; armd data ledger RUN audits it."
+    )
+
+    cache_dir: str | None = Field(
+        None,
+        min_length=1,
+        description="Where the files of URLs are kept, on a local disk; null: the user's cache folder "
+        "($XDG_CACHE_HOME or ~/.cache)/armd-dist/shards. The processes of a machine share it.",
+    )
+    cache_gb: float = Field(
+        100.0, gt=0, description="Most gigabytes (10^9 bytes) of cache_dir; the shards unused for longest make room."
     )
 
     @property

@@ -31,6 +31,7 @@ FREE = (
     "data.path",
     "data.mixture.path",  # of every dataset
     "data.ledger",
+    "data.cache_",
     "training.micro_batch_size",
     "training.stop_at",
     "training.compile",

@@ -6,13 +6,16 @@ from pathlib import Path
 import torch.distributed as dist
 
 from armd_dist.errors import ArmdError, ConfigError, Problem, RunFolderError, describe
-from armd_dist.parallel.topology import Topology
+from armd_dist.parallel.progress import beat
+from armd_dist.parallel.topology import Topology, local_world_size
 from armd_dist.run import Run
 from armd_dist.training.run_folder import claim, find_start
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
 from data_pipeline.mixture import Mixture
+from data_pipeline.prefetch import check_room
+from data_pipeline.shard_cache import Cache
 from data_pipeline.stream import TokenStream
 
 
@@ -23,7 +26,7 @@ def open_data(run: Run) -> Mixture:
     as samples some would have none of their own. The rule does not ask how many processes there are.
     """
     datasets = run.data.datasets
-    streams = [TokenStream(dataset.path, run.data.sequence_length, run.training.seed) for dataset in datasets]
+    streams = [open_stream(run, dataset.path) for dataset in datasets]
     mixture = Mixture(streams, [dataset.weight for dataset in datasets])
     found, wanted = mixture.manifest.vocab_size, run.model.vocab_size
     if found != wanted:
@@ -41,6 +44,12 @@ def open_data(run: Run) -> Mixture:
     return mixture
 
 
+def open_stream(run: Run, path: str) -> TokenStream:
+    """A dataset as the run reads it, from a folder or through the cache. Raises DataError."""
+    cache = Cache(run.data.cache_dir, run.data.cache_gb, local_world_size(), beat)
+    return TokenStream(path, run.data.sequence_length, run.training.seed, cache)
+
+
 def check_data(data: Mixture) -> BackgroundCheck:
     """Checksums of all shards from now on, by one process of each node: nodes may have copies of their own."""
     return BackgroundCheck(data.streams if os.environ.get("LOCAL_RANK", "0") == "0" else [])
@@ -49,12 +58,15 @@ def check_data(data: Mixture) -> BackgroundCheck:
 def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | None, list[str]]:
     """The checkpoint to continue from (None: start anew) and what to tell the user.
 
-    The main process alone looks at the run folder and takes it; the others get its answer, or raise its error.
+    The main process alone looks at the run folder and takes it; the others get its answer, or raise its error. All of
+    them raise DataError where the cache of remote data is too small to work with.
     """
+    room = check_room(data)
     answer: list[tuple[Path | None, list[str]] | ArmdError | None] = [None]
     if topology.is_main:
         try:
-            answer[0] = find_start(run, data.manifest.hash(), data.manifest.tokenizer_sha256)
+            origin, notes = find_start(run, data.manifest.hash(), data.manifest.tokenizer_sha256)
+            answer[0] = origin, [*room, *notes]
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error

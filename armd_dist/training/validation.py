@@ -6,6 +6,7 @@ from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches
+from armd_dist.training.start import open_stream
 from data_pipeline.mixture import Mixture
 from data_pipeline.stream import TokenStream
 
@@ -19,7 +20,7 @@ class Validation:
     def __init__(self, run: Run, trained_on: Mixture, topology: Topology) -> None:
         """Raises DataError or ConfigError where the dataset does not fit the run."""
         assert run.validation.path is not None, "asked for"
-        stream = TokenStream(run.validation.path, run.data.sequence_length, run.training.seed)
+        stream = open_stream(run, run.validation.path)
         _refuse_misfit(run, trained_on, stream)
         self.every, self.count = run.validation.every, run.validation.batches
         self.batches = Batches(run, Mixture([stream], [{0: 1.0}]), topology.data_rank, topology.data_size)
