@@ -108,7 +108,7 @@ class Training:
         self.saver.run = self.runs[mode]
         dist.barrier()
         began = time.perf_counter()
-        self.saver.save(self.count, Position("left_to_right", 1, 0))
+        self.saver.save(self.count, self.count, Position("left_to_right", 1, 0))
         pause = time.perf_counter() - began
         if self.saver.flying is not None:
             steps = []

@@ -46,8 +46,8 @@ def audit(run_dir: Path, saved: int) -> Audit:
     """
     found = _stretches(attempts(run_dir), saved)
     result = Audit(found[0][1].about.first_step, saved, [stretch for _, stretch in found])
-    if len({(stretch.about.manifests, stretch.about.batch) for _, stretch in found}) > 1:
-        result.problems.append(f"{run_dir}: its attempts read different data, or batches of different sizes")
+    if len({stretch.about.manifests for _, stretch in found}) > 1:
+        result.problems.append(f"{run_dir}: its attempts read different data")
         return result
     seen = _Windows(found[0][1].about, whole=result.start == 0)
     for folder, stretch in found:
@@ -62,8 +62,8 @@ def _stretches(folders: list[Path], saved: int) -> list[tuple[Path, Stretch]]:
     found, end = [], saved
     for folder in reversed(folders):
         about = _about(folder)
-        lines = [list(_lines(rank_file(folder, rank))) for rank in range(about.ranks)]
-        done = max((line["step"] for rank in lines for line in rank), default=about.first_step)
+        files = (rank_file(folder, rank) for rank in range(about.ranks))
+        done = max((line["step"] for file in files for line in _lines(file)), default=about.first_step)
         found.append((folder, Stretch(folder.name, about, about.first_step + 1, min(end, done), done)))
         end = min(end, about.first_step)
     return found[::-1]
@@ -79,8 +79,9 @@ def _counted(folder: Path, stretch: Stretch, problems: list[str]) -> Iterator[di
             problems.append(f"{folder}: step {step} counts, and rank(s) {missing} have no line for it")
             return
         spans = sorted((line["first"], line["first"] + _size(line)) for line in lines if line is not None)
-        ends = [(step - 1) * stretch.about.batch, *(end for _, end in spans)]
-        if [first for first, _ in spans] != ends[:-1] or ends[-1] != step * stretch.about.batch:
+        last = stretch.about.first_sample + (step - stretch.about.first_step) * stretch.about.batch
+        ends = [last - stretch.about.batch, *(end for _, end in spans)]
+        if [first for first, _ in spans] != ends[:-1] or ends[-1] != last:
             problems.append(f"{folder}: step {step}: samples {spans} are not the global batch, each once")
         yield from (line for line in lines if line is not None)
 

@@ -20,9 +20,11 @@ LEDGER, ABOUT = "ledger", "about.json"
 
 @dataclass(frozen=True)
 class Attempt:
-    """`first_step` steps were finished when it began; `batch`: samples a step; `windows`: in an epoch, by dataset."""
+    """`first_step` steps were finished and `first_sample` samples consumed when it began; `batch`: samples a step;
+    `windows`: in an epoch, by dataset."""
 
     first_step: int
+    first_sample: int
     ranks: int
     batch: int
     paths: tuple[str, ...]
@@ -30,9 +32,10 @@ class Attempt:
     windows: tuple[int, ...]
 
     @classmethod
-    def of(cls, data: Mixture, first_step: int, ranks: int, batch: int) -> "Attempt":
+    def of(cls, data: Mixture, first_step: int, first_sample: int, ranks: int, batch: int) -> "Attempt":
         return cls(
             first_step=first_step,
+            first_sample=first_sample,
             ranks=ranks,
             batch=batch,
             paths=tuple(stream.path for stream in data.streams),

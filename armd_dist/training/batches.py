@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,12 +16,23 @@ from data_pipeline.mixture import Mixture
 from data_pipeline.prefetch import Prefetch
 
 
-class Batches:
-    """Every global batch is the same samples whatever the topology; a process takes its contiguous share."""
+class Begun(NamedTuple):
+    """Where training goes on: steps that are finished, and samples that they consumed."""
 
-    def __init__(self, run: Run, data: Mixture, data_rank: int, data_size: int) -> None:
+    step: int
+    sample: int
+
+
+class Batches:
+    """Every global batch is the same samples whatever the topology; a process takes its contiguous share.
+
+    begun: where the samples of later steps are counted from; another batch size may have made the ones before.
+    """
+
+    def __init__(self, run: Run, data: Mixture, data_rank: int, data_size: int, begun: Begun = Begun(0, 0)) -> None:
         self.run = run
         self.data = data
+        self.begun = begun
         self.share = run.training.global_batch_size // data_size
         self.offset = data_rank * self.share
         # Where documents are kept apart, the token that ends one.
@@ -29,7 +41,7 @@ class Batches:
 
     def numbers(self, step: int) -> np.ndarray:
         """The global numbers of this process' samples of `step` (0-based): int64 [share]."""
-        first = step * self.run.training.global_batch_size + self.offset
+        first = self.consumed_samples(step) + self.offset
         return np.arange(first, first + self.share)
 
     def at(self, step: int, position: Position | None = None) -> list[MicroBatch]:
@@ -55,9 +67,13 @@ class Batches:
                     coming = pool.submit(self.at, step)
                 yield current
 
+    def consumed_samples(self, steps: int) -> int:
+        """What all processes have consumed after `steps` steps, those behind `begun`."""
+        return self.begun.sample + (steps - self.begun.step) * self.run.training.global_batch_size
+
     def consumed(self, steps: int) -> dict[str, dict[str, float]]:
         """What all processes have read of each dataset after `steps` steps, as metrics.jsonl says it."""
-        found = self.data.consumed(steps * self.run.training.global_batch_size)
+        found = self.data.consumed(self.consumed_samples(steps))
         return {dataset.path: {"samples": dataset.samples, "epochs": dataset.epochs} for dataset in found}
 
     def record(self, ledger: RankLedger | None, step: int, saved: bool) -> None:

@@ -12,7 +12,7 @@ from armd_dist.parallel.progress import enter
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
-from armd_dist.training.batches import Batches
+from armd_dist.training.batches import Batches, Begun
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
@@ -40,16 +40,16 @@ def _train(run: Run, topology: Topology) -> None:
     origin, notes = agree_on_start(run, topology, data)
     enter("making or loading the model")
     engine = Engine(run, topology)
-    first = restore(engine, origin) if origin is not None else 0
-    last = run.training.stop_at or run.training.steps
+    begun = restore(engine, origin) if origin is not None else Begun(0, 0)
+    first, last = begun.step, run.training.stop_at or run.training.steps
     for note in notes:
         _say(topology, note)
     if first >= last:
         _say(topology, f"nothing to do: {run.run.dir} stands at step {first}, and {last} were asked for")
         return
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
-    batches = Batches(run, data, topology.data_rank, topology.data_size)
-    ledger, check = open_ledger(run, topology, data, first), check_data(data)
+    batches = Batches(run, data, topology.data_rank, topology.data_size, begun)
+    ledger, check = open_ledger(run, topology, data, begun), check_data(data)
     watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
     saver = Saver(engine, data.manifest)
     with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics, saver:
@@ -72,7 +72,7 @@ def _train(run: Run, topology: Topology) -> None:
             batches.record(ledger, step, saves)
             if saves:
                 enter("saving a checkpoint")
-                saver.save(step + 1, batches.position(step + 1))
+                saver.save(step + 1, batches.consumed_samples(step + 1), batches.position(step + 1))
                 watch.lap()  # the next step's speed is not that of saving
             saver.check()
             enter("reading data", step=step + 2)
@@ -88,7 +88,7 @@ def _describe(
         loss=result.loss,
         grad_norm=result.grad_norm,
         learning_rate=rate,
-        consumed_samples=(step + 1) * run.training.global_batch_size,
+        consumed_samples=batches.consumed_samples(step + 1),
         tokens_per_second=speed,
         phase=position.phase,
         rho=position.rho,

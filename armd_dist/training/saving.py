@@ -28,6 +28,7 @@ from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
+from armd_dist.training.batches import Begun
 from data_pipeline.manifest import Manifest
 
 # The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
@@ -55,14 +56,15 @@ class Saver:
         self.buffers: dict[str, Tensor] = {}
         self.flying: Future[None] | None = None
 
-    def save(self, step: int, position: Position) -> None:
+    def save(self, step: int, samples: int, position: Position) -> None:
         """Saves the engine's state as checkpoints/step-*/, which exists once all of it is there. Collective.
 
-        position: the curriculum's, of the step to come. Raises CheckpointError where the save before this one failed.
+        samples: consumed so far; position: the curriculum's, of the step to come. Raises CheckpointError where the save
+        before this one failed.
         """
         self.land()
         pieces = stage(self.engine.state(), self.buffers)
-        state = _training_state(self.run, self.engine.topology, self.manifest, step, position)
+        state = _training_state(self.run, self.engine.topology, self.manifest, Begun(step, samples), position)
         self.written = Written()
         self.flying = self.pool.submit(self._write, state, pieces)
         if not self.run.checkpoint.asynchronous:
@@ -177,11 +179,11 @@ def _finished(flying: Future[None], seconds: float) -> bool:
 
 
 def _training_state(
-    run: Run, topology: Topology, manifest: Manifest, step: int, position: Position
+    run: Run, topology: Topology, manifest: Manifest, begun: Begun, position: Position
 ) -> checkpoint_folder.TrainingState:
     return checkpoint_folder.TrainingState(
-        step=step,
-        consumed_samples=step * run.training.global_batch_size,
+        step=begun.step,
+        consumed_samples=begun.sample,
         seed=run.training.seed,
         phase=position.phase,
         rho=position.rho,
@@ -198,10 +200,10 @@ def _training_state(
     )
 
 
-def restore(engine: Engine, checkpoint: Path) -> int:
-    """Loads a checkpoint of any layout; returns the step it stands at."""
-    state = engine.empty_state()
-    read_tensors(checkpoint, state)
-    step = checkpoint_folder.read_training_state(checkpoint).step
-    engine.load_state(step, state)
-    return step
+def restore(engine: Engine, checkpoint: Path) -> Begun:
+    """Loads a checkpoint of any layout; returns where it stands."""
+    tensors = engine.empty_state()
+    read_tensors(checkpoint, tensors)
+    state = checkpoint_folder.read_training_state(checkpoint)
+    engine.load_state(state.step, tensors)
+    return Begun(state.step, state.consumed_samples)

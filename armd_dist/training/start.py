@@ -9,6 +9,7 @@ from armd_dist.errors import ArmdError, ConfigError, Problem, RunFolderError, de
 from armd_dist.parallel.progress import beat
 from armd_dist.parallel.topology import Topology, local_world_size
 from armd_dist.run import Run
+from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
@@ -79,8 +80,8 @@ def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | 
     return answer[0]
 
 
-def open_ledger(run: Run, topology: Topology, data: Mixture, first: int) -> RankLedger | None:
-    """This rank's ledger of the steps from `first` on; None where none is asked for, or another process writes it.
+def open_ledger(run: Run, topology: Topology, data: Mixture, begun: Begun) -> RankLedger | None:
+    """This rank's ledger of the steps from `begun` on; None where none is asked for, or another process writes it.
 
     Processes that share their data write once: the first of each model-parallel group. Collective.
     """
@@ -88,7 +89,7 @@ def open_ledger(run: Run, topology: Topology, data: Mixture, first: int) -> Rank
         return None
     folder: list[Path | None] = [None]
     if topology.is_main:
-        attempt = Attempt.of(data, first, topology.data_size, run.training.global_batch_size)
+        attempt = Attempt.of(data, *begun, topology.data_size, run.training.global_batch_size)
         folder[0] = begin_attempt(Path(run.run.dir), attempt)
     dist.broadcast_object_list(folder, src=0)
     assert folder[0] is not None

@@ -65,7 +65,7 @@ class Trainer:
                 time.sleep(0.1)
                 if step in save:
                     began = time.monotonic()
-                    self.saver.save(step, POSITION)
+                    self.saver.save(step, step, POSITION)
                     say(paused=time.monotonic() - began, step=step)
                 self.saver.check()
                 say(finished=step)
