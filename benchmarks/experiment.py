@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from armd_dist.checkpoint.folder import complete_checkpoints, step_folder
+from armd_dist.checkpoint.folder import step_folder
 from armd_dist.errors import ArmdError
 from data_pipeline.files import write_atomically
 
@@ -98,10 +98,10 @@ class Folder:
         return found
 
     def train_command(self, job: Job) -> list[str]:
-        """`armd train`. An interrupted run continues itself; a continuation starts from its predecessor's end."""
+        """`armd train`, which continues what was interrupted; a continuation starts from its predecessor's end."""
         where = self.run_dir(job.name)
         command = ["train", str(self.config), f"run.dir={where}", f"data.path={self.data('train')}", *job.overrides]
-        if job.after is not None and not complete_checkpoints(where):
+        if job.after is not None:
             command.append(f"checkpoint.resume={step_folder(self.run_dir(job.after), job.first)}")
         return command
 

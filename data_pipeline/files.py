@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,7 +25,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of the disk that failed already
+            temporary.unlink()
 
 
 def flush_to_disk(path: Path) -> None:

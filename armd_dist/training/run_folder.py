@@ -60,7 +60,14 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
             )
         return None, []
     if resume == "auto":
-        _refuse_changes(run, folder / "run.yaml", allowed=_free(run))
+        if changed := _changed(run):
+            raise RunFolderError(
+                f"run.dir={run.run.dir}: belongs to a run with other settings:\n  "
+                + "\n  ".join(changed)
+                + "\nchoose another run.dir, or continue it on purpose with checkpoint.resume=PATH of a checkpoint"
+            )
+        checkpoint, notes = _newest_sound(step_folders(folder))
+    elif _went_on(run):
         checkpoint, notes = _newest_sound(step_folders(folder))
     else:
         checkpoint, notes = _on_purpose(run, resolve_checkpoint(Path(resume)), complete_checkpoints(folder)), []
@@ -126,16 +133,21 @@ def _on_purpose(run: Run, checkpoint: Path, found: list[Path]) -> Path:
     return checkpoint
 
 
-def _refuse_changes(run: Run, written: Path, allowed: tuple[str, ...]) -> None:
+def _went_on(run: Run) -> bool:
+    """Whether this very command, checkpoint.resume=PATH, has saved in run.dir before: it goes on from there."""
+    folder = Path(run.run.dir)
+    if not complete_checkpoints(folder) or not (folder / "run.yaml").exists():
+        return False
+    before = read_settings(folder / "run.yaml").get("checkpoint", {}).get("resume")
+    return before == run.checkpoint.resume and not _changed(run)
+
+
+def _changed(run: Run) -> list[str]:
+    """Settings that differ from those of the run in run.dir, and that change what it computes."""
+    written, free = Path(run.run.dir) / "run.yaml", _free(run)
     if not written.exists():
-        return
-    changed = [line for line in differences(run, written) if not PLACE_IN_LIST.sub("", line).startswith(allowed)]
-    if changed:
-        raise RunFolderError(
-            f"run.dir={run.run.dir}: belongs to a run with other settings:\n  "
-            + "\n  ".join(changed)
-            + "\nchoose another run.dir, or continue it on purpose with checkpoint.resume=PATH of a checkpoint"
-        )
+        return []
+    return [line for line in differences(run, written) if not PLACE_IN_LIST.sub("", line).startswith(free)]
 
 
 def differences(run: Run, written: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Whose folder is it: refusals that lose nothing, and what may change between the parts of a run."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_a_checkpoint_may_be_continued_on_purpose(copy: Path, tiny_config: Path,
     done = armd("train", *start, "training.learning_rate=0.001")
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in metrics(tmp_path / "other")] == [11, 12]
+    assert "would be overwritten" in refused(*start, "training.learning_rate=0.002")
+    again = armd("train", *start, "training.learning_rate=0.001", "training.stop_at=13")
+    assert again.returncode == 0, again.stderr
+    assert "step-00000012 (step 12)" in again.stderr, "the same command goes on with its own checkpoints"
+    assert [line["step"] for line in metrics(tmp_path / "other")] == [11, 12, 13]
+
+
+def test_another_batch_size_goes_on_with_the_next_sample(copy: Path, tiny_config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    start = [tiny_config, f"run.dir={folder}", f"checkpoint.resume={copy}", "training.global_batch_size=4"]
+    for stop in (12, 13):
+        done = armd("train", *start, "data.ledger=true", f"training.stop_at={stop}")
+        assert done.returncode == 0, done.stderr
+    assert [line["consumed_samples"] for line in metrics(folder)] == [84, 88, 92], "after 10 steps of 8"
+    proof = armd("data", "ledger", folder)
+    assert proof.returncode == 0, proof.stdout
+    lines = (folder / "ledger" / "attempt-000001" / "rank-00000.jsonl").read_text().splitlines()
+    assert [json.loads(line)["first"] for line in lines] == [80, 84]
 
 
 def test_newer_checkpoints_are_not_overwritten(copy: Path, tiny_config: Path) -> None:
@@ -139,7 +158,7 @@ def test_a_read_only_run_folder_is_told(copy: Path, tiny_config: Path, tmp_path:
         shutil.copytree(copy, disk / "run")
         remount(disk, "ro")
         text = refused(tiny_config, f"run.dir={disk / 'run'}")
-    assert f"run.dir={disk / 'run'}: cannot be used ({disk / 'run' / '.run.yaml.partial'}: Read-only" in text
+    assert f"run.dir={disk / 'run'}: cannot be used ({disk / 'run' / 'run.yaml'}: Read-only" in text
 
 
 def test_finished_run_has_nothing_to_do(copy: Path, tiny_config: Path) -> None:
