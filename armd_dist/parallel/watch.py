@@ -17,6 +17,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import astuple
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -147,7 +148,8 @@ class Watch:
                     if signal.SIGTERM in self.wake.recv(64) and self.terminated is None:
                         self.terminated = time.monotonic()
                 else:
-                    self._add(key.data.accept()[0])
+                    with suppress(OSError):  # it went again, or too many files are open
+                        self._add(key.data.accept()[0])
             now = time.monotonic()
             for peer in lost:
                 self._decide(f"{peer} died; last word {now - peer.heard:.1f} s before, {peer.place}")

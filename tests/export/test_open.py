@@ -74,7 +74,7 @@ def settings_of(export: Path) -> dict[str, object]:
         ("[]", "cannot be read"),
         ('{"model_type": "gpt2"}', "is of model_type=gpt2; give an ARMD export"),
         ({"hidden_size": -2}, "hidden_size=-2"),
-        ({"trained": {}}, "says nothing of trained.sequence_length"),
+        ({"trained": {}}, "says nothing of trained.attention"),
         ({"trained": None}, "cannot be read"),
     ],
 )
