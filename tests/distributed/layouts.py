@@ -9,6 +9,7 @@ each process' last seed of dropout.
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,13 @@ class Trainer:
         return alive.bytes(list(self.engine.part.parameters()))
 
     def close(self) -> None:
+        """Ends this layout's groups: their threads look around all the time, thousands of them stand in the way."""
+        values = [value if isinstance(value, list) else [value] for value in vars(parallel_state).values()]
+        groups = {each for value in values for each in value if isinstance(each, dist.ProcessGroup)}
         parallel_state.destroy_model_parallel()
+        for group in groups - {dist.group.WORLD}:
+            with suppress(ValueError):  # one that Megatron has ended already
+                dist.destroy_process_group(group)
 
 
 def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
