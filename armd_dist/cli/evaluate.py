@@ -60,8 +60,7 @@ def evaluate(
     from data_pipeline.stream import TokenStream
 
     _refuse_several_processes()
-    opened = open_model(model)
-    opened.network.to(device_of(device))
+    (opened := open_model(model)).network.to(device_of(device))
     stream = TokenStream(data, window_length(opened, sequence_length), seed=0)
     check_tokenizer(stream.manifest, opened.tokenizer, data)
     with Progress(console=Console(stderr=True), transient=True) as progress:

@@ -110,7 +110,7 @@ def write_json(
     """Writes folder/evaluation.json in one rename and returns its path."""
     content = {
         "model": str(model),
-        "data": str(data.folder),
+        "data": data.path,
         "data_manifest_sha256": data.manifest.hash(),
         "sequence_length": data.sequence_length,
         "attention": attention,

@@ -19,11 +19,11 @@ import sys, time
 from pathlib import Path
 from armd_dist.config import load_run
 from armd_dist.training import loop
-save = loop.save_checkpoint
+save = loop.Saver.save
 def slowly(*arguments):
     save(*arguments)
     time.sleep(5)
-loop.save_checkpoint = slowly
+loop.Saver.save = slowly
 loop.train(load_run(Path(sys.argv[1]), sys.argv[2:]))
 """
 
