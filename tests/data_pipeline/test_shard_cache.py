@@ -6,25 +6,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numbered import numbered_dataset
-from webserver import FOREVER, DataServer, serving
+from served import LENGTH, PATIENCE_S, SHARDS, all_bytes, bound, shard_bytes, small_bytes, watched
+from webserver import DataServer, serving
 
-from data_pipeline import remote
 from data_pipeline.errors import DataError
 from data_pipeline.mixture import Mixture
 from data_pipeline.open_dataset import RemoteDataset
-from data_pipeline.prefetch import Prefetch, check_room
+from data_pipeline.prefetch import check_room
 from data_pipeline.shard_cache import GIGABYTE, Cache
 from data_pipeline.stream import TokenStream
 
-LENGTH, TOKENS, SHARDS = 8, 12_000, 12
-PATIENCE_S = 200  # for a machine that has much else to do
 READ = """
 import sys
 import numpy as np
@@ -37,70 +33,9 @@ np.save(out, stream.samples(np.arange(stream.num_windows)))
 """
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return numbered_dataset(tmp_path_factory.mktemp("served") / "data", TOKENS, shard_tokens=1000)
-
-
-@pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DataServer]:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.001)
-    with serving(folder) as server:
-        yield server
-
-
-def shard_bytes(folder: Path) -> int:
-    return max(path.stat().st_size for path in folder.glob("*.tar"))
-
-
-def small_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix in (".npz", ".model"))
-
-
-def all_bytes(folder: Path) -> int:
-    return small_bytes(folder) + sum(path.stat().st_size for path in folder.glob("*.tar"))
-
-
-def bound(folder: Path, shards: float) -> float:
-    """Gigabytes for so many shards beside the small files."""
-    return (small_bytes(folder) + shards * shard_bytes(folder)) / GIGABYTE
-
-
-def files_in(folder: Path) -> dict[int, int]:
-    """Bytes by inode: one that is renamed meanwhile counts once."""
-    found = {}
-    for path in folder.rglob("*"):
-        try:
-            stat = path.stat()
-        except FileNotFoundError:
-            continue
-        found[stat.st_ino] = stat.st_size * path.is_file()
-    return found
-
-
 def reader(url: str, cache: Path, gigabytes: float, seed: int, out: Path) -> subprocess.Popen[str]:
     arguments = [sys.executable, "-c", READ, url, str(cache), repr(gigabytes), str(seed), str(out)]
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
-
-
-@contextmanager
-def watched(folder: Path) -> Iterator[list[int]]:
-    """The bytes in a folder, looked at again and again while the block runs."""
-    seen, stop = [0], threading.Event()
-
-    def look() -> None:
-        while not stop.is_set():
-            one, other = files_in(folder), files_in(folder)
-            if one == other:  # nothing came or went while they were counted
-                seen.append(sum(one.values()))
-
-    thread = threading.Thread(target=look)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_two_processes_fetch_each_shard_once(folder: Path, server: DataServer, tmp_path: Path) -> None:
@@ -243,95 +178,3 @@ def test_disk_that_takes_no_more(server: DataServer, tmp_path: Path) -> None:
     assert re.search(what, done.stderr), done.stderr
     assert not list(tmp_path.rglob("*tar*"))
     assert sum(server.tars().values()) == 0
-
-
-def batches_of(steps: int, size: int) -> list[np.ndarray]:
-    return [np.arange(step * size, (step + 1) * size) for step in range(steps)]
-
-
-def here(mixture: Mixture) -> set[int]:
-    return {int(path.name[7:13]) for path in mixture.streams[0].folder.glob("tokens-*.tar")}
-
-
-def test_prefetch_comes_first_and_once(folder: Path, server: DataServer, tmp_path: Path) -> None:
-    """Where all fits, every shard is fetched in the background, once, in the order of first need."""
-    server.pace = 0.002
-    mixture = Mixture([TokenStream(server.url, LENGTH, 3, Cache(tmp_path))], [{0: 1.0}])
-    local = Mixture([TokenStream(folder, LENGTH, 3)], [{0: 1.0}])
-    batches = batches_of(200, 2)
-    order = list(dict.fromkeys(shard for batch in batches for _, shard in local.shards(batch)))
-    with Prefetch(mixture, batches):
-        deadline = time.monotonic() + PATIENCE_S
-        while len(here(mixture)) < SHARDS and time.monotonic() < deadline:
-            time.sleep(0.01)
-    asked = [int(name[7:13]) for name in server.tars()]
-    assert sorted(asked) == sorted(order) == list(range(SHARDS))
-    assert all(abs(asked.index(shard) - order.index(shard)) < 4 for shard in order)  # four at once
-    for batch in batches:
-        np.testing.assert_array_equal(mixture.samples(batch), local.samples(batch))
-    assert max(server.tars().values()) == 1
-
-
-def test_prefetch_in_a_small_cache(folder: Path, server: DataServer, tmp_path: Path) -> None:
-    """It stays one batch ahead, and what it fetched is there when it is read."""
-    cache = Cache(tmp_path / "cache", bound(folder, 8))
-    mixture = Mixture([TokenStream(server.url, LENGTH, 3, cache)], [{0: 1.0}])
-    local = Mixture([TokenStream(folder, LENGTH, 3)], [{0: 1.0}])
-    batches = batches_of(40, 2)
-    with watched(cache.folder) as seen, Prefetch(mixture, batches) as prefetch:
-        for number, batch in enumerate(batches):
-            before = sum(server.tars().values())
-            np.testing.assert_array_equal(mixture.samples(batch), local.samples(batch))
-            assert number == 0 or sum(server.tars().values()) == before
-            prefetch.reached(number)
-            coming = {shard for _, shard in local.shards(batches[number + 1])} if number + 1 < len(batches) else set()
-            deadline = time.monotonic() + PATIENCE_S
-            while not coming <= here(mixture):
-                assert time.monotonic() < deadline
-                time.sleep(0.001)
-    assert max(seen) <= cache.limit
-
-
-def test_prefetch_ends_with_its_block(server: DataServer, tmp_path: Path) -> None:
-    server.pace = 0.05
-    mixture = Mixture([TokenStream(server.url, LENGTH, 3, Cache(tmp_path))], [{0: 1.0}])
-    with Prefetch(mixture, batches_of(200, 2)):
-        time.sleep(0.1)
-    deadline = time.monotonic() + PATIENCE_S
-    while any(thread.name == "prefetch" for thread in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    assert len(server.tars()) <= 4
-    assert not list(tmp_path.rglob("*.partial"))
-
-
-def test_readers_tick_while_bytes_come(folder: Path, server: DataServer, tmp_path: Path) -> None:
-    """Both the one that fetches and the one that waits for it show progress; one that waits for nothing does not."""
-    server.pace = 0.1
-    ticks: list[int] = []
-    streams = [
-        TokenStream(server.url, LENGTH, 0, Cache(tmp_path, tick=lambda rank=rank: ticks.append(rank)))
-        for rank in (0, 1)
-    ]
-    ticks.clear()
-    threads = [threading.Thread(target=stream.window, args=(0,)) for stream in streams]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert server.tars() == {"tokens-000000.tar": 1}
-    assert ticks.count(0) > 0
-    assert ticks.count(1) > 0
-    ticks.clear()
-    streams[0].window(0)
-    assert ticks == []
-
-
-def test_errors_of_the_prefetch_are_the_readers(server: DataServer, tmp_path: Path) -> None:
-    server.harm["tokens-000004.tar"] = [404] * FOREVER
-    mixture = Mixture([TokenStream(server.url, LENGTH, 3, Cache(tmp_path))], [{0: 1.0}])
-    with (
-        Prefetch(mixture, batches_of(750, 2)),
-        pytest.raises(DataError, match=r"tokens-000004.tar: is not there \(404\)"),
-    ):
-        mixture.samples(np.arange(1500))
