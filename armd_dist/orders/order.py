@@ -1,6 +1,6 @@
 """Generation orders as plain integers: where each token stands in the text and when it is revealed."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +8,7 @@ import numpy.typing as npt
 Integers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(NamedTuple):
     """One sequence's order, stored in the sequence of revelation.
 
     position: [n] places in the text, 1..n, in the order in which they are revealed (place 0 is BOS and not listed).

@@ -107,8 +107,9 @@ class Watch:
         if self.world_size == 1:
             return
         if isinstance(error, RuntimeError):
-            # Collectives fail so when another process dies. If that is why, the thread ends this process now.
-            time.sleep(GRACE_S)
+            # Collectives fail so when another process dies or fails. If that is why, the thread ends this process now,
+            # or once the grace is over, which may have begun a little later than this.
+            time.sleep(2 * GRACE_S)
         self.goodbye = "" if error is None or kind is None else f"{kind.__name__}: {error}".strip().splitlines()[0]
         self.waker.send(b"\0")
         self.thread.join()

@@ -93,12 +93,13 @@ def test_results_of_other_settings_are_refused(folder: Folder, said: list[str]) 
         Workers(folder, 1).run([job(resolved={"training": {"clip_grad": 1.0}})])
 
 
-def test_continuation_starts_from_its_predecessor_and_then_from_itself(folder: Folder) -> None:
+def test_continuation_names_its_predecessor_also_when_it_goes_on(folder: Folder) -> None:
+    """The same command goes on with what it has saved itself: tests/training/test_run_folder.py."""
     later = job("two", after="one", first=2)
     start = f"checkpoint.resume={step_folder(folder.run_dir('one'), 2)}"
     assert folder.train_command(later)[-1] == start
     checkpoint(folder, "two", 3)
-    assert start not in folder.train_command(later)
+    assert folder.train_command(later)[-1] == start
     assert not [word for word in folder.train_command(job()) if word.startswith("checkpoint.resume")]
 
 

@@ -2,10 +2,15 @@
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from numbered import numbered_dataset
+from served import TOKENS
+from webserver import DataServer, serving
 
+from data_pipeline import remote
 from data_pipeline.tokenizer import Tokenizer
 from data_pipeline.train_tokenizer import train_tokenizer
 from data_pipeline.write_shards import build_dataset
@@ -51,3 +56,15 @@ def texts(corpus: Path) -> list[str]:
     """The documents with text, in order."""
     found = [json.loads(line)["text"] for line in corpus.read_text().splitlines()]
     return [text for text in found if text]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return numbered_dataset(tmp_path_factory.mktemp("served") / "data", TOKENS, shard_tokens=1000)
+
+
+@pytest.fixture
+def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DataServer]:
+    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.001)
+    with serving(folder) as server:
+        yield server

@@ -5,27 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-from numbered import numbered_dataset
-from webserver import DataServer, serving
-
-from data_pipeline import remote
 from data_pipeline.shard_cache import GIGABYTE
 
 LENGTH, TOKENS, SHARDS = 8, 12_000, 12
 PATIENCE_S = 200  # for a machine that has much else to do
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return numbered_dataset(tmp_path_factory.mktemp("served") / "data", TOKENS, shard_tokens=1000)
-
-
-@pytest.fixture
-def server(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[DataServer]:
-    monkeypatch.setattr(remote, "FIRST_PAUSE_S", 0.001)
-    with serving(folder) as server:
-        yield server
 
 
 def shard_bytes(folder: Path) -> int:

@@ -10,13 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 from ranks import armd, environment
+from typer.testing import CliRunner
 
 from armd_dist.checkpoint.tensors import load_model
+from armd_dist.cli.main import app
+from armd_dist.errors import ArmdError
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.open import open_armd
 from armd_dist.export.write import export_checkpoint
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layout import lay_out
+from data_pipeline.errors import DataError
 
 FRESH = """
 import sys
@@ -211,10 +215,11 @@ def test_bad_requests_are_told(trained: Path, export: Path, dataset: Path, tmp_p
         (["eval", trained, "--data", dataset], "name one of them"),
         (["export", tmp_path, tmp_path / "out"], "holds no complete checkpoint"),
     ):
-        done = armd(*arguments)
-        assert done.returncode == 2, (arguments, done.stderr)
-        assert text in done.stderr, (arguments, done.stderr)
-        assert "Traceback" not in done.stderr
+        error = CliRunner().invoke(app, [*map(str, arguments)]).exception
+        assert isinstance(error, ArmdError | DataError), (arguments, error)
+        assert text in str(error), arguments
+    done = armd("generate", tmp_path / "nowhere")
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), "such errors end so"
 
 
 def test_data_of_another_tokenizer_is_refused(trained: Path, dataset: Path, tmp_path: Path) -> None:
