@@ -10,7 +10,7 @@ READY := $(VENV)/.armd-ready
 help:
 	@echo "make quickstart   the whole system on two CPU processes; CLEAN=1 starts anew instead of resuming"
 	@echo "make test         the test suite"
-	@echo "make parity       every parallel layout against one process, a quarter of an hour on two cores"
+	@echo "make parity       every parallel layout against one process, takes its time"
 	@echo "make check        style, types, import rules"
 	@echo "make setup        the environment in $(VENV); the others do it too"
 

@@ -18,7 +18,8 @@ from models import FLOOR, STRIDED, Setting, curriculum, peak, schedule, setting,
 from plan import show_plan
 from quality_report import settings_text, table
 from rich.markdown import Markdown
-from workers import Workers, console, start
+from turns import run_command
+from workers import Workers, console
 
 from data_pipeline.files import write_atomically
 
@@ -157,4 +158,4 @@ def _mean(row: dict[str, Any]) -> float:
 
 
 if __name__ == "__main__":
-    start(main)
+    run_command(main)

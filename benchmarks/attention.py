@@ -22,7 +22,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from turns import setting, take_turns, write_json
+from turns import report, run_command, setting, take_turns
 
 from armd_dist.model.kernels import attend_flex, attend_reference, attend_sdpa, compiled_flex
 from armd_dist.model.visibility import Blocks, Mask
@@ -172,14 +172,8 @@ def main(
         "dtype": str(dtype).removeprefix("torch."),
         "rounds": rounds,
     }
-    console = Console(width=110)
-    facts = setting(torch.device(device), **chosen)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    show(lines, console)
-    write_json(out, {"setting": facts, "results": lines})
+    report(setting(torch.device(device), **chosen), lines, show, out)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(help=__doc__)(main)
-    app()
+    run_command(main, __doc__)

@@ -22,7 +22,7 @@ import torch.distributed as dist
 import typer
 from rich.console import Console
 from rich.table import Table
-from turns import setting, write_json
+from turns import report, run_command, setting
 
 from armd_dist.checkpoint.folder import complete_checkpoints, size
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
@@ -177,13 +177,8 @@ def main(
         found["checkpoint"] = size(complete_checkpoints(folder)[-1])
         processes = training.engine.topology.world_size
         facts = setting(torch.device("cpu"), parameters=parameters, processes=processes, rounds=rounds)
-        console = Console(width=110)
-        console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-        show(found, console)
-        write_json(out, {"setting": facts, "results": found})
+        report(facts, found, show, out)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(help=__doc__)(main)
-    app()
+    run_command(main, __doc__)

@@ -24,7 +24,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from turns import setting, take_turns, write_json
+from turns import report, run_command, setting, take_turns
 
 from data_pipeline.manifest import load_manifest
 from data_pipeline.train_tokenizer import train_tokenizer
@@ -168,13 +168,8 @@ def main(
         tokens = load_manifest(dataset).tokens
     facts = setting(CPU, length=length, batch=batch, text_mb=size / 1e6, tokens=tokens, vocab_size=vocab_size)
     facts |= {"rounds": rounds, "resume_batch": RESUME_BATCH}
-    console = Console(width=120)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    show(found, console)
-    write_json(out, {"setting": facts, "results": found})
+    report(facts, found, show, out)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(help=__doc__)(main)
-    app()
+    run_command(main, __doc__)

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
-from turns import setting, take_turns, write_json
+from turns import report, run_command, setting, take_turns
 
 from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
@@ -111,13 +111,8 @@ def main(
     model = model.to(on).eval()
     lines = [measure(model, length, steps, batch, rounds, on) for steps in (1, 4, 8, length)]
     facts = setting(on, length=length, hidden=hidden, layers=layers, batch=batch, rounds=rounds, dtype="float32")
-    console = Console(width=110)
-    console.print(", ".join(f"{name} {value}" for name, value in facts.items()))
-    show(lines, console)
-    write_json(out, {"setting": facts, "results": lines})
+    report(facts, lines, show, out)
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(help=__doc__)(main)
-    app()
+    run_command(main, __doc__)

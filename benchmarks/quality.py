@@ -33,7 +33,8 @@ from models import (
 from plan import show_plan
 from quality_report import describe, write_report
 from speed import measure
-from workers import Workers, console, start
+from turns import run_command
+from workers import Workers, console
 
 from armd_dist.evaluation.unigram import unigram_perplexity
 from data_pipeline.stream import TokenStream
@@ -212,4 +213,4 @@ def speed(setting: Setting, folder: Folder, jobs: dict[str, Job]) -> dict[str, A
 
 
 if __name__ == "__main__":
-    start(main)
+    run_command(main)

@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 import torch
+from turns import wait_for
 
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
@@ -64,18 +65,13 @@ def _step(model: Network, batches: Batches, step: int, device: torch.device, bf1
 
     Training draws a batch where it computes, so tokens a second without it would be of no run.
     """
-    _wait(device)
+    wait_for(device)
     began = time.perf_counter()
     for micro_batch in [batch.to(device) for batch in batches.at(step)]:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             objective = micro_batch.loss(model).objective
         objective.backward()
-    _wait(device)
+    wait_for(device)
     taken = time.perf_counter() - began
     model.zero_grad(set_to_none=True)
     return taken
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -7,18 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import typer
 from experiment import BenchmarkError, Folder, Job, last_step, train_loss, write_json
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from armd_dist.checkpoint.folder import COMPLETE, step_folder
-from armd_dist.errors import ArmdError
-from data_pipeline.errors import DataError
 
 POLL_SECONDS = 0.5
 STOP_SECONDS = 20.0
@@ -140,15 +137,6 @@ class Display:
         self.done += 1
         self.progress.update(self.whole, completed=self.done)
         console.print(f"{time.strftime('%H:%M:%S')}  {self.done} of {self.total}: {job.name}")
-
-
-def start(main: Callable[..., None]) -> None:
-    """Runs a benchmark's command line. An error that the user can mend is printed without a traceback."""
-    try:
-        typer.run(main)
-    except (ArmdError, DataError) as error:
-        console.print(f"error: {error}", style="red", markup=False)
-        sys.exit(2)
 
 
 def _length(job: Job) -> float:
