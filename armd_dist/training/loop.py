@@ -5,7 +5,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from armd_dist.checkpoint.folder import complete_checkpoints
+from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state
 from armd_dist.errors import TrainingError
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.progress import enter
@@ -24,24 +24,26 @@ def train(run: Run) -> None:
     """Trains to training.stop_at or the end, from wherever the run's folder stands. Every process calls it."""
     topology = start(run.parallel)
     try:
-        with Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes):
-            _train(run, topology)
+        with Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes) as guard:
+            _train(run, topology, guard)
     finally:
         # One that fails alone does not wait for others, who may wait for it in a collective.
         if topology.world_size == 1 or sys.exc_info()[0] is None:
             stop()
 
 
-def _train(run: Run, topology: Topology) -> None:
+def _train(run: Run, topology: Topology, guard: Watch) -> None:
     enter("opening the data")
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
     origin, notes = agree_on_start(run, topology, data)
+    first = read_training_state(origin).step if origin is not None else 0
+    last = run.training.stop_at or run.training.steps
+    guard.claimed(Path(run.run.dir), first, last)
     enter("making or loading the model")
     engine = Engine(run, topology)
     begun = restore(engine, origin) if origin is not None else Begun(0, 0)
-    first, last = begun.step, run.training.stop_at or run.training.steps
     for note in notes:
         _say(topology, note)
     if first >= last:
@@ -68,6 +70,8 @@ def _train(run: Run, topology: Topology) -> None:
             enter("writing metrics")
             if metrics is not None:
                 metrics.log(_describe(run, step, batches, rate, result, speed, held_out))
+            if guard.heart is not None:
+                guard.heart.report(step + 1, result.loss, speed)
             saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
             batches.record(ledger, step, saves)
             if saves:
