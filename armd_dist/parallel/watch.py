@@ -38,10 +38,15 @@ TERMINATION_S = 3.0
 
 
 class Watch:
-    """Watches the processes of a job, this one too, while its block runs; the main one writes the run's heartbeat."""
+    """Watches the processes of a job, this one too, while its block runs; the main one writes the run's heartbeat.
 
-    def __init__(self, rank: int, world_size: int, timeout_minutes: float) -> None:
+    ends_early: SIGTERM before the first step ends the process; from then on the loop answers it. stopped_by: to be set
+    by a loop that a signal, of this name, ends after a save.
+    """
+
+    def __init__(self, rank: int, world_size: int, timeout_minutes: float, ends_early: bool = False) -> None:
         self.rank, self.world_size, self.timeout_s = rank, world_size, 60 * timeout_minutes
+        self.ends_early = ends_early
         now = time.monotonic()
         # Rank 0 looks after all, the others after it.
         seen = range(world_size) if rank == 0 else (0,)
@@ -56,6 +61,7 @@ class Watch:
         self.verdict: tuple[str, float] | None = None
         self.run_dir: Path | None = None
         self.heart: Heart | None = None
+        self.stopped_by: str | None = None
         self.terminated: float | None = None
         self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -66,12 +72,9 @@ class Watch:
         self.selector.register(self.wake, selectors.EVENT_READ, self.wake)
         if self.world_size > 1:
             self._meet()
-        # Where nobody else listens to SIGTERM (a cluster's launcher does). The number goes to the thread at once;
-        # the main thread, which may be in a collective, is not asked.
-        self.listens = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-        if self.listens:
+        if self.ends_early:
+            # The number goes to the thread at once; the main thread, which may be in a collective, is not asked.
             signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
-            signal.signal(signal.SIGTERM, lambda *_: None)
         self.thread.start()
         return self
 
@@ -83,8 +86,7 @@ class Watch:
         self.goodbye = "" if error is None or kind is None else f"{kind.__name__}: {error}".strip().splitlines()[0]
         self.waker.send(b"\0")
         self.thread.join()
-        if self.listens:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.ends_early:
             signal.set_wakeup_fd(-1)
 
     def claimed(self, run_dir: Path, first_step: int, stop_at: int) -> None:
@@ -135,8 +137,10 @@ class Watch:
                 pulse_at = now + self.pulse_s
             self._act(now)
         self._tell(self._pulse() | {"left": self.goodbye})
-        if self.heart is not None:
-            self.heart.end("failed" if self.goodbye else "finished", self.goodbye or None)
+        if self.heart is not None and self.goodbye:
+            self.heart.end("failed", self.goodbye)
+        elif self.heart is not None:
+            self.heart.end("stopped" if self.stopped_by else "finished", self.stopped_by)
 
     def _read(self, connection: Connection) -> list[Peer]:
         """Takes note of what came; returns the process, where it went without a word."""
@@ -207,7 +211,7 @@ class Watch:
     def _act(self, now: float) -> None:
         if self.verdict is not None and now >= self.verdict[1]:
             self._end(f"{self.verdict[0]}; rank {self.rank} ends, {here()}")
-        if self.terminated is not None and now >= self.terminated + TERMINATION_S:
+        if self.terminated is not None and now >= self.terminated + TERMINATION_S and here().step == 0:
             self._tell(self._pulse() | {"left": "was asked to end (SIGTERM)"})
             if self.heart is not None:
                 self.heart.end("failed", "was asked to end (SIGTERM)")

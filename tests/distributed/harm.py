@@ -18,6 +18,7 @@ from ranks import free_port
 
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.watch import Watch
+from armd_dist.training.stopping import StopSignals
 
 HARMED_STEP, STEPS, LONG_S, PATIENCE_S = 5, 8, 6, 60
 # Its last word is on its way for so long.
@@ -40,13 +41,17 @@ def come_to_harm(harm: str, mark: Path) -> None:
 
 
 def steps(harm: str, harmed: int, minutes: float, run_dir: Path) -> None:
-    """What one process does. `hangs late`: in the phase in which the others wait."""
+    """What one process does. `hangs late`: in the phase in which the others wait; `asked to end`: before any step."""
     mark = run_dir / "harmed"
     dist.init_process_group("gloo")
-    with Watch(dist.get_rank(), dist.get_world_size(), minutes) as watch:
+    rank, size, early = dist.get_rank(), dist.get_world_size(), harm == "asked to end"
+    with StopSignals(size), Watch(rank, size, minutes, ends_early=early) as watch:
         watch.claimed(run_dir, 0, STEPS)
+        enter("opening the data", 0)
+        if early and rank == harmed:
+            come_to_harm(harm, mark)
         for step in range(1, STEPS + 1):
-            mine = step == HARMED_STEP and dist.get_rank() == harmed
+            mine = step == HARMED_STEP and rank == harmed
             enter("reading data", step)
             if mine and harm != "hangs late":
                 come_to_harm(harm, mark)
