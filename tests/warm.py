@@ -34,9 +34,7 @@ def warm_up() -> None:
     """Whatever training and evaluation import. transformers is left out: it reads the environment."""
     for name in ("cli.main", "training.loop", "evaluation.report", "generation.generate", "scaling.stages"):
         importlib.import_module(f"armd_dist.{name}")
-    # What the first optimizer imports, and DeepSpeed where it looks at it.
-    for name in ("torch._dynamo", "deepspeed.runtime.zero.muon.muon_optimizer"):
-        importlib.import_module(name)
+    importlib.import_module("torch._dynamo")  # which the first optimizer imports
 
 
 def serve() -> Request | None:
