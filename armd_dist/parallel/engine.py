@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from torch import Tensor
 
 from armd_dist.checkpoint.pieces import Piece
@@ -13,6 +12,7 @@ from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.dropout import Dropout
+from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.progress import beat, enter

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
+from armd_dist.parallel.engines import sparingly
 from armd_dist.parallel.pipeline import Part
 from armd_dist.run import Run
 
@@ -27,6 +28,9 @@ from deepspeed.utils import (
     safe_set_local_fp32_param,
     safe_set_local_optimizer_state,
 )
+
+with sparingly():
+    import deepspeed.runtime.zero.muon.muon_optimizer  # otherwise DeepSpeed does it at its start
 
 logger.setLevel(logging.WARNING)
 if not torch.cuda.is_available():
