@@ -202,8 +202,7 @@ def _training_state(
 
 def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
-    tensors = engine.empty_state()
-    read_tensors(checkpoint, tensors)
     state = checkpoint_folder.read_training_state(checkpoint)
-    engine.load_state(state.step, tensors)
+    read_tensors(checkpoint, engine.places(), lambda _: beat())
+    engine.go_on_from(state.step)
     return Begun(state.step, state.consumed_samples)
