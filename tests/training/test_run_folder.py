@@ -158,7 +158,7 @@ def test_a_read_only_run_folder_is_told(copy: Path, tiny_config: Path, tmp_path:
         shutil.copytree(copy, disk / "run")
         remount(disk, "ro")
         text = refused(tiny_config, f"run.dir={disk / 'run'}")
-    assert f"run.dir={disk / 'run'}: cannot be used ({disk / 'run' / 'run.yaml'}: Read-only" in text
+    assert f"run.dir={disk / 'run'}: cannot be used ({disk / 'run' / 'lock'}: Read-only" in text
 
 
 def test_finished_run_has_nothing_to_do(copy: Path, tiny_config: Path) -> None:
