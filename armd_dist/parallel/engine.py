@@ -12,6 +12,7 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
+from armd_dist.parallel.average import Average
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
@@ -28,7 +29,15 @@ from armd_dist.parallel.sharding import (
 )
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
-from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, settle, write_state
+from armd_dist.parallel.zero import (
+    PARTS,
+    backward_elsewhere,
+    make_deepspeed,
+    read_state,
+    settle,
+    steps_of,
+    write_state,
+)
 from armd_dist.run import Run
 
 
@@ -57,6 +66,9 @@ class Engine:
         self.zero = make_deepspeed(part, run)
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
+        self.average = None if run.training.ema_decay is None else Average(run.training.ema_decay)
+        if self.average is not None:
+            self.average.start(self._weights())
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
@@ -117,25 +129,43 @@ class Engine:
         for group in self.zero.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.run.parallel.zero_stage:
-            self.zero.step()
+            self._step()
             return float(self.zero.get_global_grad_norm())
         norm = gradient_norm(self.part)
         scale = (self.run.training.clip_grad / (norm + 1e-6)).clamp(max=1.0)
         for parameter in self.part.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        self.zero.step()
+        self._step()
         return norm.item()
 
+    def _step(self) -> None:
+        """The optimizer's step, and behind it the average's."""
+        self.zero.step()
+        if self.average is not None:
+            self.average.follow(self._weights(), steps_of(self.zero))
+
     def state(self) -> Iterator[tuple[str, Piece]]:
-        """(`weight/NAME`, `exp_avg/NAME` or `exp_avg_sq/NAME`, fp32 values): all processes together have each once.
+        """(`weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and `ema/NAME` where there is an average; fp32 values): all
+        processes together have each once.
 
         The values may be the optimizer's own: copy them before the next step. Not collective.
         """
         for name, parameter, start, values in read_state(self.zero):
-            if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
-                for part, value in values.items():
+            if self._saves(parameter):
+                ema = {} if self.average is None else {"ema": self.average.values[name]}
+                for part, value in {**values, **ema}.items():
                     yield f"{part}/{name}", as_piece(value, parameter, start)
+
+    def _saves(self, parameter: Tensor) -> bool:
+        """Whether it is for this process, and not for another one that holds it too."""
+        return not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None)
+
+    def _weights(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, flat fp32 values): the part of the weights that this process saves."""
+        for name, parameter, _, values in read_state(self.zero, ["weight"]):
+            if self._saves(parameter):
+                yield name, values["weight"]
 
     def empty_state(self) -> dict[str, Tensor]:
         """Tensors of the shapes of what this process holds, to be filled by a checkpoint's reader."""

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -20,8 +20,6 @@ if not torch.cuda.is_available():
 import deepspeed
 from deepspeed.utils import (
     logger,
-    safe_get_local_fp32_param,
-    safe_get_local_optimizer_state,
     safe_set_full_fp32_param,
     safe_set_full_optimizer_state,
     safe_set_local_fp32_param,
@@ -123,7 +121,7 @@ def backward_elsewhere(engine: Any) -> Iterator[None]:
         engine.allreduce_gradients()
 
 
-def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
+def read_state(engine: Any, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
     """(name, parameter, start, {weight, exp_avg, exp_avg_sq}): of each parameter what this process alone keeps.
 
     Flat fp32 values, in place wherever DeepSpeed allows: the elements from `start` on of the tensor-parallel part, none
@@ -134,20 +132,23 @@ def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor
         if hasattr(parameter, "ds_id"):
             each, whole = parameter.ds_tensor.ds_numel, parameter.ds_numel  # the last parts may be padded
             start = min(whole, each * rank)
-            values = {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
-            values = {**values, "weight": safe_get_local_fp32_param(parameter)}
-            yield name, parameter, start, {part: v.flatten()[: whole - start] for part, v in values.items()}
+            values = {part: _partition(parameter, part) for part in parts}
+            yield name, parameter, start, {part: value[: whole - start] for part, value in values.items()}
         elif engine.zero_optimization():
             if parameter._hp_mapping is not None:
                 mapping = parameter._hp_mapping
-                values = {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
-                values = {**values, "weight": mapping.get_hp_fragment()}
+                values = {part: mapping.get_hp_fragment(part if part in MOMENTS else None) for part in parts}
                 yield name, parameter, mapping.lp_fragment_address.start, values
         else:
             start, end = (parameter.numel() * share // size for share in (rank, rank + 1))
-            values = {moment: engine.optimizer.state[parameter][moment] for moment in MOMENTS}
-            values = {**values, "weight": parameter.detach()}
-            yield name, parameter, start, {part: value.flatten()[start:end] for part, value in values.items()}
+            values = {"weight": parameter.detach(), **engine.optimizer.state[parameter]}
+            yield name, parameter, start, {part: values[part].flatten()[start:end] for part in parts}
+
+
+def _partition(parameter: Any, part: str) -> Tensor:
+    """This process' share of a parameter under ZeRO 3, in place: DeepSpeed's own getters take it to the GPU."""
+    key = part if part in MOMENTS else None
+    return parameter._z3_optimizer._get_fp32_opt_state_partition(parameter, True, key)[0].flatten()
 
 
 def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> None:
@@ -203,6 +204,11 @@ def _create_adam_state(engine: Any) -> None:
         optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
     if engine.zero_optimization() and flat is None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def steps_of(engine: Any) -> int:
+    """Optimizer steps that made this state, as Adam counts them; on the host."""
+    return int(next(iter(_torch_optimizer(engine).state.values()))["step"])
 
 
 def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from ranks import armd, kill_when, metrics
 
+from armd_dist.checkpoint.compare import compare_tensors
 from armd_dist.checkpoint.folder import complete_checkpoints
 
 TIMES = ("tokens_per_second",)
@@ -30,6 +31,7 @@ EVERYTHING = ["parallel.tensor=2", "parallel.sequence=true", "parallel.recompute
 )
 def test_killed_run_continues_exactly(overrides: list[str], tiny_config: Path, tmp_path: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
+    overrides = [*overrides, "training.ema_decay=0.6"]
     done = armd("train", tiny_config, f"run.dir={whole}", *overrides, processes=2)
     assert done.returncode == 0, done.stderr
     again = ["train", tiny_config, f"run.dir={broken}", *overrides]
@@ -42,3 +44,5 @@ def test_killed_run_continues_exactly(overrides: list[str], tiny_config: Path, t
     assert found[-1].name in ("step-00000005", "step-00000010")
     assert f"{found[-1].name} (step" in done.stderr
     assert curve(broken) == curve(whole)
+    ends = [folder / "checkpoints" / "step-00000020" for folder in (whole, broken)]
+    assert compare_tensors(*ends) == [], "weights, Adam's moments and the average"

@@ -1,0 +1,48 @@
+"""A new run that begins with the weights of another one: which they are, and whether they fit."""
+
+from pathlib import Path
+
+from armd_dist.checkpoint.folder import damage, read_training_state, resolve_checkpoint
+from armd_dist.errors import CheckpointError, ConfigError, Problem
+from armd_dist.parallel.progress import beat
+from armd_dist.run import Run
+from armd_dist.training.run_folder import has_average, settings_of_today
+
+# Settings of the network that weights survive a change of: no weight has its shape or its meaning from them.
+NO_WEIGHTS = ("hidden_dropout", "init_std", "norm_eps", "rope_theta", "two_stream_layers")
+
+
+def find_weights(run: Run, tokenizer_sha256: str) -> tuple[Path, list[str]]:
+    """The checkpoint that checkpoint.weights_from means, and what to tell the user.
+
+    Raises CheckpointError where there is none or a byte of it has changed, ConfigError with all that does not fit.
+    """
+    given = run.checkpoint.weights_from
+    assert given is not None, "the caller asks whether there is one"
+    try:
+        checkpoint = resolve_checkpoint(Path(given))
+        problem = damage(checkpoint, lambda _: beat())  # the other processes wait for the answer
+    except CheckpointError as error:
+        raise CheckpointError(f"checkpoint.weights_from={given}: {error}") from error
+    if problem is not None:
+        raise CheckpointError(f"checkpoint.weights_from={given}: {problem}; give another checkpoint of its run")
+    before, model = settings_of_today(checkpoint / "run.yaml").get("model", {}), run.model.model_dump(mode="json")
+    changed = {name: (before.get(name), now) for name, now in model.items() if before.get(name) != now}
+    problems = [
+        Problem(f"model.{name}", now, f"the weights of {checkpoint} are of {then}", f"use model.{name}={then}")
+        for name, (then, now) in changed.items()
+        if name not in NO_WEIGHTS
+    ]
+    state = read_training_state(checkpoint)
+    if state.tokenizer_sha256 != tokenizer_sha256:
+        rule = "its weights know the tokens of another tokenizer than that of the data"
+        remedy = f"build the data with armd data build --tokenizer {checkpoint / 'tokenizer.model'}"
+        problems.append(Problem("checkpoint.weights_from", given, rule, remedy))
+    if problems:
+        raise ConfigError(problems)
+    what = "the average of the weights" if has_average(checkpoint) else "the weights"
+    notes = [f"beginning with {what} of {checkpoint} (step {state.step}), and with a fresh optimizer"]
+    if changed:
+        lines = [f"model.{name}: {then} -> {now}" for name, (then, now) in changed.items()]
+        notes.insert(0, "settings of the model that differ from theirs:\n  " + "\n  ".join(lines))
+    return checkpoint, notes
