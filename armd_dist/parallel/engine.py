@@ -18,25 +18,17 @@ from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
-from armd_dist.parallel.sharding import (
-    as_global,
-    as_piece,
-    gradient_norm,
-    initialize,
-    local_shape,
-    num_parameters,
-    split_dim,
-)
+from armd_dist.parallel.sharding import as_piece, gradient_norm, initialize, num_parameters, split_dim
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.zero import (
     PARTS,
     backward_elsewhere,
+    go_on_from,
     make_deepspeed,
     read_state,
     settle,
     steps_of,
-    write_state,
 )
 from armd_dist.run import Run
 
@@ -67,8 +59,7 @@ class Engine:
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
         self.average = None if run.training.ema_decay is None else Average(run.training.ema_decay)
-        if self.average is not None:
-            self.average.start(self._weights())
+        self.begin_average()
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
@@ -143,43 +134,44 @@ class Engine:
         """The optimizer's step, and behind it the average's."""
         self.zero.step()
         if self.average is not None:
-            self.average.follow(self._weights(), steps_of(self.zero))
+            self.average.follow(self._saved(["weight"]), steps_of(self.zero))
+
+    def begin_average(self) -> None:
+        """Starts the average, where the run has one, from the weights as they are."""
+        if self.average is not None:
+            self.average.start(self._saved(["weight"]))
 
     def state(self) -> Iterator[tuple[str, Piece]]:
-        """(`weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, and `ema/NAME` where there is an average; fp32 values): all
-        processes together have each once.
+        """(`weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` or, where there is an average, `ema/NAME`; fp32 values):
+        all processes together have each once.
 
         The values may be the optimizer's own: copy them before the next step. Not collective.
         """
-        for name, parameter, start, values in read_state(self.zero):
-            if self._saves(parameter):
-                ema = {} if self.average is None else {"ema": self.average.values[name]}
-                for part, value in {**values, **ema}.items():
-                    yield f"{part}/{name}", as_piece(value, parameter, start)
+        yield from self._saved(PARTS)
+        if self.average is not None:
+            yield from self.average.pieces.items()
 
-    def _saves(self, parameter: Tensor) -> bool:
-        """Whether it is for this process, and not for another one that holds it too."""
-        return not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None)
+    def places(self) -> dict[str, Piece]:
+        """Under the same names all that this process keeps, in place: to be filled, before `go_on_from`."""
+        kept = {key: piece for key, piece, _ in self._kept(PARTS)}
+        return kept if self.average is None else kept | self.average.pieces
 
-    def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, flat fp32 values): the part of the weights that this process saves."""
-        for name, parameter, _, values in read_state(self.zero, ["weight"]):
-            if self._saves(parameter):
-                yield name, values["weight"]
+    def go_on_from(self, step: int) -> None:
+        """Continues from what has been put into `places`, which `step` optimizer steps made. Collective."""
+        go_on_from(self.zero, step)
 
-    def empty_state(self) -> dict[str, Tensor]:
-        """Tensors of the shapes of what this process holds, to be filled by a checkpoint's reader."""
-        return {
-            f"{part}/{name}": as_global(torch.zeros(local_shape(parameter)), parameter)
-            for name, parameter in self.part.weights()
-            for part in PARTS
-        }
+    def _saved(self, parts: Sequence[str]) -> Iterator[tuple[str, Piece]]:
+        """Of what this process keeps the part that it saves, and no other one."""
+        for key, piece, parameter in self._kept(parts):
+            if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
+                # Without ZeRO every data-parallel process keeps all of it, and saves a share.
+                alone = self.run.parallel.zero_stage > 0
+                yield key, piece if alone else piece.share(self.topology.data_rank, self.topology.data_size)
 
-    def load_state(self, step: int, state: dict[str, Tensor]) -> None:
-        """Continues from `state`, which `step` optimizer steps made."""
-        local = {key: value.to_local() for key, value in state.items()}  # type: ignore[attr-defined]
-        names = [name for name, _ in self.part.weights()]
-        write_state(self.zero, step, {name: {part: local[f"{part}/{name}"] for part in PARTS} for name in names})
+    def _kept(self, parts: Sequence[str]) -> Iterator[tuple[str, Piece, Tensor]]:
+        for name, parameter, start, values in read_state(self.zero, parts):
+            for part, value in values.items():
+                yield f"{part}/{name}", as_piece(value, parameter, start), parameter
 
     def num_parameters(self) -> int:
         """Parameters of the whole model. Collective."""

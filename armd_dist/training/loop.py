@@ -18,6 +18,7 @@ from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
 from armd_dist.training.start import agree_on_start, check_data, open_data, open_ledger
 from armd_dist.training.validation import Validation
+from armd_dist.training.weights_from import begin_with
 
 
 def train(run: Run) -> None:
@@ -37,9 +38,11 @@ def _train(run: Run, topology: Topology) -> None:
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
-    origin, notes = agree_on_start(run, topology, data)
+    origin, weights, notes = agree_on_start(run, topology, data)
     enter("making or loading the model")
     engine = Engine(run, topology)
+    if weights is not None:
+        begin_with(engine, weights)
     begun = restore(engine, origin) if origin is not None else Begun(0, 0)
     first, last = begun.step, run.training.stop_at or run.training.steps
     for note in notes:

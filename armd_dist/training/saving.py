@@ -29,6 +29,7 @@ from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
+from armd_dist.training.run_folder import has_average
 from data_pipeline.manifest import Manifest
 
 # The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
@@ -41,8 +42,9 @@ T = TypeVar("T")
 class Saver:
     """Writes checkpoints, one at a time: a thread of its own writes while training goes on, or the loop waits for it.
 
-    Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, kept for the next
-    save. Where a write fails on any process, all of them raise the same CheckpointError after the next step.
+    Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, 16 with an average,
+    kept for the next save. Where a write fails on any process, all of them raise the same CheckpointError after the
+    next step.
     """
 
     def __init__(self, engine: Engine, manifest: Manifest) -> None:
@@ -202,8 +204,10 @@ def _training_state(
 
 def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
-    tensors = engine.empty_state()
-    read_tensors(checkpoint, tensors)
-    state = checkpoint_folder.read_training_state(checkpoint)
-    engine.load_state(state.step, tensors)
+    state, averaged = checkpoint_folder.read_training_state(checkpoint), has_average(checkpoint)
+    places = {key: piece for key, piece in engine.places().items() if averaged or not key.startswith("ema/")}
+    read_tensors(checkpoint, places, lambda _: beat())
+    engine.go_on_from(state.step)
+    if not averaged:
+        engine.begin_average()
     return Begun(state.step, state.consumed_samples)

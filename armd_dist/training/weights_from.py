@@ -1,9 +1,11 @@
-"""A new run that begins with the weights of another one: which they are, and whether they fit."""
+"""A new run that begins with the weights of another one: which they are, whether they fit, and how it takes them."""
 
 from pathlib import Path
 
 from armd_dist.checkpoint.folder import damage, read_training_state, resolve_checkpoint
+from armd_dist.checkpoint.tensors import read_tensors
 from armd_dist.errors import CheckpointError, ConfigError, Problem
+from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.progress import beat
 from armd_dist.run import Run
 from armd_dist.training.run_folder import has_average, settings_of_today
@@ -46,3 +48,33 @@ def find_weights(run: Run, tokenizer_sha256: str) -> tuple[Path, list[str]]:
         lines = [f"model.{name}: {then} -> {now}" for name, (then, now) in changed.items()]
         notes.insert(0, "settings of the model that differ from theirs:\n  " + "\n  ".join(lines))
     return checkpoint, notes
+
+
+def begin_with(engine: Engine, checkpoint: Path) -> None:
+    """Takes its weights, of any layout, or their average where there is one; the optimizer is fresh. Collective.
+
+    Raises CheckpointError where they cannot be read.
+    """
+    part = "ema" if has_average(checkpoint) else "weight"
+    before = settings_of_today(checkpoint / "run.yaml")["model"]["two_stream_layers"]
+    places = {
+        f"{part}/{_named_there(key.removeprefix('weight/'), engine.run.model.two_stream_layers, before)}": piece
+        for key, piece in engine.places().items()
+        if key.startswith("weight/")
+    }
+    read_tensors(checkpoint, places, lambda _: beat())
+    engine.go_on_from(0)
+    engine.begin_average()
+
+
+def _named_there(name: str, here: int, there: int) -> str:
+    """A parameter's name in a network of `there` two-stream layers, which has `here` of them in this one.
+
+    A layer's name says of which kind it is, and counts from the first of its kind.
+    """
+    kind, _, rest = name.partition(".")
+    if kind not in ("two_stream", "upper"):
+        return name
+    number, _, rest = rest.partition(".")
+    layer = int(number) + (here if kind == "upper" else 0)
+    return f"two_stream.{layer}.{rest}" if layer < there else f"upper.{layer - there}.{rest}"

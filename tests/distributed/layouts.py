@@ -2,9 +2,8 @@
 
 Starting processes takes longer than training, so that one start goes through all layouts of its number of processes.
 For each it writes losses and gradient norms of every step; the weights at the end and their average, gathered, and on
-one process what the average is in plain torch; the loss of held-out
-samples before and after; the bytes that a forward pass keeps; how many weights this process holds between steps; and
-each process' last seed of dropout.
+one process what the average is in plain torch; the loss of held-out samples before and after; the bytes that a forward
+pass keeps; how many weights this process holds between steps; and each process' last seed of dropout.
 """
 
 import json
@@ -165,9 +164,7 @@ class Trainer:
 def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     """Trains all steps under the layouts of `legs` in turn, each continuing the checkpoint of the one before."""
     curve: list[tuple[float, float]] = []
-    weights: dict[str, Tensor] = {}
-    average: dict[str, Tensor] = {}
-    reference: dict[str, Tensor] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     saved = resident = 0
     before = after = 0.0
     bounds = [STEPS * leg // len(legs) for leg in range(len(legs) + 1)]
@@ -181,13 +178,16 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
         if leg == 0 and dist.get_world_size() > 1:  # not the references, whom it would disturb alike
             before = trainer.evaluate(0)
         if leg:
-            state = trainer.engine.empty_state()
-            read_tensors(scratch / str(leg), state)
-            trainer.engine.load_state(bounds[leg], state)
+            read_tensors(scratch / str(leg), trainer.engine.places())
+            trainer.engine.go_on_from(bounds[leg])
         curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
         if leg + 1 < len(legs):
             write_tensors(scratch / str(leg + 1), stage(trainer.engine.state(), {}))
-        weights, average, reference = trainer.whole("weight"), trainer.whole("ema"), trainer.reference
+        tensors = {
+            "weights": trainer.whole("weight"),
+            "average": trainer.whole("ema"),
+            "reference": trainer.reference,
+        }
         after = trainer.evaluate(STEPS)
         resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())
         trainer.close()
@@ -195,9 +195,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     dist.all_gather_object(seeds, torch.initial_seed())
     return {
         "curve": torch.tensor(curve, dtype=torch.float64),
-        "weights": weights,
-        "average": average,
-        "reference": reference,
+        **tensors,
         "before": before,
         "after": after,
         "saved": saved,

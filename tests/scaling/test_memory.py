@@ -80,7 +80,9 @@ def test_state_on_two_processes(case: str, rank: int, held: list[Any], run_with:
     if case == "fp32 1":  # reducing leaves a process its share of the gradients, and all of a matrix on the border
         expected -= memory.gradients - memory.gradients // 2
         near["abs"] += 4 * 512 * 64
-    bucket = 2 * BUCKET if case.startswith("bf16 3") else 0  # elsewhere it has gone again, as have the weights that were fetched
+    bucket = (
+        2 * BUCKET if case.startswith("bf16 3") else 0
+    )  # elsewhere it has gone again, as have the weights that were fetched
     assert found["live"] - bucket == pytest.approx(expected, **near)
 
 

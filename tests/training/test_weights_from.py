@@ -26,7 +26,7 @@ DECAY = 0.6
 
 @pytest.fixture(scope="module")
 def averaged(trained: Path, tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The tiny run, in which an average was switched on after step 10, up to step 15, every step saved; what it said."""
+    """The tiny run, with an average switched on after step 10, up to step 15, every step saved; and what it said."""
     folder = tmp_path_factory.mktemp("averaged") / "run"
     shutil.copytree(trained, folder)
     for step in (15, 20):
