@@ -61,7 +61,7 @@ def test_there_is_something_to_clip_and_to_learn(quick: Found) -> None:
 @pytest.mark.parametrize("name", {reference for _, reference, _ in QUICK.values()})
 def test_the_average_is_that_of_plain_torch(name: str, quick: Found) -> None:
     average, reference, weights = (quick[name][part] for part in ("average", "reference", "weights"))
-    torch.testing.assert_close(average, reference, rtol=0, atol=1e-7)
+    torch.testing.assert_close(average, reference, rtol=0, atol=5e-7)
     assert average.keys() == weights.keys()
     apart = max((average[name] - weights[name]).abs().max().item() for name in average)
     assert apart > 1e-3, "averaging must make a difference"

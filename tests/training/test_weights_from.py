@@ -49,7 +49,7 @@ def test_an_average_that_is_switched_on_starts_from_the_weights(averaged: tuple[
     for step in range(11, 16):
         decay, now = min(DECAY, (1 + step) / (10 + step)), weights(checkpoints / f"step-{step:08d}")
         wanted = {name: decay * value + (1 - decay) * now[name] for name, value in wanted.items()}
-    torch.testing.assert_close(weights(folder, ema=True), wanted, rtol=0, atol=1e-7)
+    torch.testing.assert_close(weights(folder, ema=True), wanted, rtol=0, atol=5e-7)
     assert max((wanted[name] - value).abs().max().item() for name, value in weights(folder).items()) > 1e-3
 
 
@@ -110,7 +110,7 @@ def test_fine_tuning(averaged: tuple[Path, str], tiny_config: Path, tmp_path: Pa
     assert 0 < max(value.abs().max().item() for value in moments.values()) <= clipped * first
 
     shutil.rmtree(source)
-    done = armd(*command, "training.stop_at=2", "training.ema_decay=null", processes=2)
+    done = armd(*command, "training.stop_at=2", "training.ema_decay=null", "parallel.zero_stage=1")
     assert done.returncode == 0, done.stderr
     assert f"continuing from {folder / 'checkpoints' / 'step-00000001'} (step 1)" in done.stderr
     assert "training.ema_decay=null: the checkpoint's average of the weights is dropped" in done.stderr
