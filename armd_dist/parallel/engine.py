@@ -131,10 +131,11 @@ class Engine:
         return norm.item()
 
     def _step(self) -> None:
-        """The optimizer's step, and behind it the average's."""
+        """The optimizer's step, and behind it the average's, unless the optimizer has left its own out."""
+        before = steps_of(self.zero)
         self.zero.step()
-        if self.average is not None:
-            self.average.follow(self._saved(["weight"]), steps_of(self.zero))
+        if self.average is not None and (step := steps_of(self.zero)) > before:
+            self.average.follow(self._saved(["weight"]), step)
 
     def begin_average(self) -> None:
         """Starts the average, where the run has one, from the weights as they are."""

@@ -180,7 +180,7 @@ def _create_adam_state(engine: Any) -> None:
 
 def steps_of(engine: Any) -> int:
     """Optimizer steps that made this state, as Adam counts them."""
-    return int(next(iter(_torch_optimizer(engine).state.values()))["step"])
+    return max(int(adam["step"]) for adam in _torch_optimizer(engine).state.values())
 
 
 def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
