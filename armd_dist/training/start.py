@@ -12,6 +12,7 @@ from armd_dist.parallel.topology import Topology, local_world_size
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
+from armd_dist.training.run_lock import RunLock
 from armd_dist.training.weights_from import find_weights
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
@@ -66,7 +67,7 @@ class Start(NamedTuple):
     notes: list[str]
 
 
-def agree_on_start(run: Run, topology: Topology, data: Mixture) -> Start:
+def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> Start:
     """Where training begins, and what to tell the user.
 
     The main process alone looks at the run folder and takes it; the others get its answer, or raise its error. All of
@@ -76,11 +77,11 @@ def agree_on_start(run: Run, topology: Topology, data: Mixture) -> Start:
     answer: list[Start | ArmdError | None] = [None]
     if topology.is_main:
         try:
-            tokenizer, weights = data.manifest.tokenizer_sha256, None
+            held, tokenizer, weights = lock.take(), data.manifest.tokenizer_sha256, None
             origin, notes = find_start(run, data.manifest.hash(), tokenizer)
             if origin is None and run.checkpoint.weights_from is not None:
                 weights, notes = find_weights(run, tokenizer)
-            answer[0] = Start(origin, weights, [*room, *notes])
+            answer[0] = Start(origin, weights, [*room, *held, *notes])
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error
