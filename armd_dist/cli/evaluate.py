@@ -34,9 +34,7 @@ def evaluate(
             show_default=f"0; {MASKINGS} for a denoiser",
         ),
     ] = None,
-    windows: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate the first windows only.", show_default="all")
-    ] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Only the first windows.", show_default="all")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 16,
     sequence_length: Annotated[
