@@ -56,9 +56,10 @@ def begin_with(engine: Engine, checkpoint: Path) -> None:
     Raises CheckpointError where they cannot be read.
     """
     part = "ema" if has_average(checkpoint) else "weight"
-    before = settings_of_today(checkpoint / "run.yaml")["model"]["two_stream_layers"]
+    there, here = settings_of_today(checkpoint / "run.yaml")["model"]["two_stream_layers"], engine.run.model
+    assert here.two_stream_layers is not None, "ModelConfig fills it"
     places = {
-        f"{part}/{_named_there(key.removeprefix('weight/'), engine.run.model.two_stream_layers, before)}": piece
+        f"{part}/{_named_there(key.removeprefix('weight/'), here.two_stream_layers, there)}": piece
         for key, piece in engine.places().items()
         if key.startswith("weight/")
     }
