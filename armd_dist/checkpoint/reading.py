@@ -46,7 +46,8 @@ def read_pieces(folder: Path, pieces: Mapping[str, Piece], advance: Callable[[in
     """
     metadata = read_metadata(folder)
     _refuse_another_model(folder, metadata, pieces)
-    wanted = [each for name, piece in pieces.items() for each in _wanted(metadata, name, piece)]
+    with _told(folder / STATE_DIR / ".metadata"):
+        wanted = [each for name, piece in pieces.items() for each in _wanted(metadata, name, piece)]
     wanted.sort(key=lambda each: (each.file, each.at))
     for name, parts in groupby(wanted, key=lambda each: each.file):
         file = folder / STATE_DIR / name
@@ -88,15 +89,17 @@ def _refuse_another_model(folder: Path, metadata: Metadata, pieces: Mapping[str,
 
 
 def _wanted(metadata: Metadata, name: str, piece: Piece) -> Iterator[_Wanted]:
-    boxes = list(piece.boxes())
+    boxes, found = list(piece.boxes()), 0
     chunks = [ChunkStorageMetadata(torch.Size(offsets), box.shape) for offsets, box in boxes]
     written = cast(TensorStorageMetadata, metadata.state_dict_metadata[name])
     for item in create_read_items_for_chunk_list(name, written, chunks):
         _, into = boxes[cast(int, item.dest_index.index)]
         for dim, (start, size) in enumerate(zip(item.dest_offsets, item.lengths, strict=True)):
             into = into.narrow(dim, start, size)
-        info = metadata.storage_data[item.storage_index]
+        info, found = metadata.storage_data[item.storage_index], found + into.numel()
         yield _Wanted(info.relative_path, info.offset, info.length, tuple(item.storage_offsets), into.detach())
+    if found != piece.values.numel():
+        raise CheckpointError(f"{name}: {piece.values.numel() - found} of its values were never written")
 
 
 def _box(stream: BufferedReader, at: int, length: int) -> tuple[Tensor, int]:

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -28,6 +28,7 @@ from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
+from armd_dist.training.meter import Meter
 from armd_dist.training.run_folder import has_average
 from data_pipeline.manifest import Manifest
 
@@ -201,8 +202,15 @@ def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
     state, averaged = checkpoint_folder.read_training_state(checkpoint), has_average(checkpoint)
     places = {key: piece for key, piece in engine.places().items() if averaged or not key.startswith("ema/")}
-    read_tensors(checkpoint, places, lambda _: beat())
+    fill(places, checkpoint, engine.topology)
     engine.go_on_from(state.step)
     if not averaged:
         engine.begin_average()
     return Begun(state.step, state.consumed_samples)
+
+
+def fill(places: Mapping[str, Piece], checkpoint: Path, topology: Topology) -> None:
+    """Reads these pieces of a checkpoint of any layout, and says how far it is. Collective. Raises CheckpointError."""
+    total = sum(place.values.nbytes for place in places.values())
+    with Meter(f"loading {checkpoint}", total, topology.is_main) as meter:
+        read_tensors(checkpoint, places, meter)

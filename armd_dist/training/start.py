@@ -13,6 +13,7 @@ from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
 from armd_dist.training.run_lock import RunLock
+from armd_dist.training.verifying import ask_all, help_to_ask
 from armd_dist.training.weights_from import find_weights
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
@@ -70,24 +71,27 @@ class Start(NamedTuple):
 def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> Start:
     """Where training begins, and what to tell the user.
 
-    The main process alone looks at the run folder and takes it; the others get its answer, or raise its error. All of
-    them raise DataError where the cache of remote data is too small to work with.
+    The main process alone looks at the run folder and takes it; the others read their share of a checkpoint that it
+    wants to take, and get its answer, or raise its error. All of them raise DataError where the cache of remote data is
+    too small to work with.
     """
     room = check_room(data)
     answer: list[Start | ArmdError | None] = [None]
     if topology.is_main:
         try:
             held, tokenizer, weights = lock.take(), data.manifest.tokenizer_sha256, None
-            origin, notes = find_start(run, data.manifest.hash(), tokenizer)
+            origin, notes = find_start(run, data.manifest.hash(), tokenizer, lambda path: ask_all(path, topology))
             if origin is None and run.checkpoint.weights_from is not None:
-                weights, notes = find_weights(run, tokenizer)
+                weights, notes = find_weights(run, tokenizer, lambda path: ask_all(path, topology))
             answer[0] = Start(origin, weights, [*room, *held, *notes])
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error
         except OSError as error:
             answer[0] = RunFolderError(f"run.dir={run.run.dir}: cannot be used ({describe(error)})")
-    dist.broadcast_object_list(answer, src=0)
+        dist.broadcast_object_list(answer, src=0)
+    else:
+        answer[0] = help_to_ask(topology)
     assert answer[0] is not None
     if isinstance(answer[0], ArmdError):
         raise answer[0]

@@ -1,29 +1,32 @@
 """A new run that begins with the weights of another one: which they are, whether they fit, and how it takes them."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from armd_dist.checkpoint.folder import damage, read_training_state, resolve_checkpoint
-from armd_dist.checkpoint.tensors import read_tensors
 from armd_dist.errors import CheckpointError, ConfigError, Problem
 from armd_dist.parallel.engine import Engine
-from armd_dist.parallel.progress import beat
 from armd_dist.run import Run
 from armd_dist.training.run_folder import has_average, settings_of_today
+from armd_dist.training.saving import fill
 
 # Settings of the network that weights survive a change of: no weight has its shape or its meaning from them.
 NO_WEIGHTS = ("hidden_dropout", "init_std", "norm_eps", "rope_theta", "two_stream_layers")
 
 
-def find_weights(run: Run, tokenizer_sha256: str) -> tuple[Path, list[str]]:
+def find_weights(
+    run: Run, tokenizer_sha256: str, damage: Callable[[Path], str | None] = damage
+) -> tuple[Path, list[str]]:
     """The checkpoint that checkpoint.weights_from means, and what to tell the user.
 
-    Raises CheckpointError where there is none or a byte of it has changed, ConfigError with all that does not fit.
+    damage: says what is wrong with its files, or None. Raises CheckpointError where there is none or a byte of it has
+    changed, ConfigError with all that does not fit.
     """
     given = run.checkpoint.weights_from
     assert given is not None, "the caller asks whether there is one"
     try:
         checkpoint = resolve_checkpoint(Path(given))
-        problem = damage(checkpoint, lambda _: beat())  # the other processes wait for the answer
+        problem = damage(checkpoint)
     except CheckpointError as error:
         raise CheckpointError(f"checkpoint.weights_from={given}: {error}") from error
     if problem is not None:
@@ -63,7 +66,7 @@ def begin_with(engine: Engine, checkpoint: Path) -> None:
         for key, piece in engine.places().items()
         if key.startswith("weight/")
     }
-    read_tensors(checkpoint, places, lambda _: beat())
+    fill(places, checkpoint, engine.topology)
     engine.go_on_from(0)
     engine.begin_average()
 
