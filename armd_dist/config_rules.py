@@ -8,7 +8,7 @@ from armd_dist.run import Run
 def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
     problems = _model_problems(run) + _data_problems(run) + _orders_problems(run) + _schedule_problems(run)
-    problems += _parallel_problems(run)
+    problems += _checkpoint_problems(run) + _parallel_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
@@ -123,10 +123,19 @@ def _schedule_problems(run: Run) -> list[Problem]:
         problems.append(
             Problem("parallel.zero_stage", 0, rule, "use parallel.zero_stage=1, or training.precision=fp32")
         )
-    every, kept = run.checkpoint.every, run.checkpoint.keep_every
+    return problems
+
+
+def _checkpoint_problems(run: Run) -> list[Problem]:
+    problems, settings = [], run.checkpoint
+    every, kept = settings.every, settings.keep_every
     if kept is not None and kept % every:
         rule = f"is not a multiple of checkpoint.every={every}, so that most of the steps it names save nothing"
         problems.append(Problem("checkpoint.keep_every", kept, rule, f"use {every * -(-kept // every)}"))
+    if settings.weights_from is not None and settings.resume not in ("auto", "never"):
+        rule = f"begins a new run, and checkpoint.resume={settings.resume} continues one"
+        remedy = "use checkpoint.weights_from=null, or checkpoint.resume=auto"
+        problems.append(Problem("checkpoint.weights_from", settings.weights_from, rule, remedy))
     return problems
 
 

@@ -47,6 +47,9 @@ def test_tensor_parallelism_that_does_not_divide(path: Path) -> None:
     ("checkpoint", {"every": 1000, "keep_every": 2500},
      "checkpoint.keep_every=2500: is not a multiple of checkpoint.every=1000, so that most of the steps it names "
      "save nothing; use 3000"),
+    ("checkpoint", {"weights_from": "runs/a", "resume": "runs/b"},
+     "checkpoint.weights_from=runs/a: begins a new run, and checkpoint.resume=runs/b continues one; "
+     "use checkpoint.weights_from=null, or checkpoint.resume=auto"),
     ("training", {"micro_batch_size": 5},
      "training.global_batch_size=32: is not a multiple of training.micro_batch_size=5; use a multiple of it"),
     ("training", {"precision": "bf16"},

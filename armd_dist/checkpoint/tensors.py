@@ -1,6 +1,6 @@
 """Loads a checkpoint's tensors into whatever layout wants them, and a whole model on one process.
 
-Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, all fp32.
+Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` and, where there is an average, `ema/NAME`, all fp32.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,22 +43,28 @@ def read_alone(folder: Path, into: Mapping[str, Tensor]) -> None:
     read_pieces(folder, {name: Piece.of_whole(tensor) for name, tensor in into.items()})
 
 
-def load_model(path: Path) -> tuple[Network, Run, Path]:
+def load_model(path: Path, ema: bool = False) -> tuple[Network, Run, Path]:
     """The model of a checkpoint (or of a run's newest one) on this process alone, in fp32, ready to evaluate.
 
-    The vocabulary's padding, which only tensor parallelism needs, is left out. Returns (model, the run's settings, the
-    checkpoint folder). Raises CheckpointError.
+    ema: the average of its weights in their place. The vocabulary's padding, which only tensor parallelism needs, is
+    left out. Returns (model, the run's settings, the checkpoint folder). Raises CheckpointError.
     """
     checkpoint = resolve_checkpoint(path)
     run = load_run(checkpoint / "run.yaml")
+    if ema and run.training.ema_decay is None:
+        raise CheckpointError(
+            f"--ema: {checkpoint} holds no average of the weights (it was saved with training.ema_decay=null); "
+            "leave out --ema, or go on training with training.ema_decay=0.9999"
+        )
+    part = "ema" if ema else "weight"
     model = make_network(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
     weights = {
-        f"weight/{name}": torch.empty(run.model.padded_vocab_size, run.model.hidden_size)
+        f"{part}/{name}": torch.empty(run.model.padded_vocab_size, run.model.hidden_size)
         if name in VOCABULARY
         else parameter.data
         for name, parameter in model.named_parameters()
     }
     read_alone(checkpoint, weights)
     for name in VOCABULARY & dict(model.named_parameters()).keys():
-        model.get_parameter(name).data.copy_(weights[f"weight/{name}"][: run.model.vocab_size])
+        model.get_parameter(name).data.copy_(weights[f"{part}/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint

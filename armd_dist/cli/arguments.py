@@ -12,6 +12,7 @@ OVERRIDES = typer.Argument(metavar="[a.b=c ...]", help="Settings that replace th
 MODEL = typer.Argument(
     metavar="CHECKPOINT|EXPORT", help="A run folder (its newest checkpoint), a checkpoint folder, or an export."
 )
+EMA = typer.Option("--ema", help="The average of the weights over training (training.ema_decay) in their place.")
 DEVICE = typer.Option(help="Where to compute, for example cpu or cuda:1.", show_default="cuda where there is one")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armd_dist.cli.arguments import DEVICE, MODEL, device_of
+from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,14 +34,13 @@ def evaluate(
             show_default=f"0; {MASKINGS} for a denoiser",
         ),
     ] = None,
-    windows: Annotated[
-        int | None, typer.Option(min=1, help="Evaluate the first windows only.", show_default="all")
-    ] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Only the first windows.", show_default="all")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for evaluation.json.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows per forward pass.")] = 16,
     sequence_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens of a window.", show_default="that of training")
     ] = None,
+    ema: Annotated[bool, EMA] = False,
     device: Annotated[str | None, DEVICE] = None,
 ) -> None:
     """Measure exact perplexity left to right and under strided orders, heads and parallel phase apart.
@@ -60,14 +59,14 @@ def evaluate(
     from data_pipeline.stream import TokenStream
 
     _refuse_several_processes()
-    (opened := open_model(model)).network.to(device_of(device))
+    (opened := open_model(model, ema)).network.to(device_of(device))
     stream = TokenStream(data, window_length(opened, sequence_length), seed=0)
     check_tokenizer(stream.manifest, opened.tokenizer, data)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         results = _evaluate(opened, stream, streams, random_orders, windows, batch_size, progress)
     Console().print(table(results, opened.within_document))
     if out is not None:
-        typer.echo(f"{write_json(out, results, model, stream, opened.attention)} written")
+        typer.echo(f"{write_json(out, results, model, stream, opened.attention, opened.ema)} written")
 
 
 def _refuse_several_processes() -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from armd_dist.cli.arguments import EMA
+
 
 def export(
     checkpoint: Annotated[
@@ -12,6 +14,7 @@ def export(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
     max_shard_size: Annotated[str, typer.Option(help="Largest safetensors file.")] = "5GB",
+    ema: Annotated[bool, EMA] = False,
 ) -> None:
     """Write a Hugging Face folder that loads with transformers alone, and check it against the checkpoint.
 
@@ -19,7 +22,7 @@ def export(
     """
     from armd_dist.export.write import export_checkpoint
 
-    if export_checkpoint(checkpoint, out, max_shard_size):
+    if export_checkpoint(checkpoint, out, max_shard_size, ema):
         typer.echo(f"{out} written; its logits equal the checkpoint's")
     else:
         typer.echo(f"{out} is already the export of this checkpoint")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from armd_dist.cli.arguments import DEVICE, MODEL, device_of
+from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
 
 
 def generate(
@@ -19,6 +19,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this total mass.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal text on one kind of device.")] = 0,
+    ema: Annotated[bool, EMA] = False,
     device: Annotated[str | None, DEVICE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a line: text, tokens, logprobs, passes.")] = False,
 ) -> None:
@@ -37,7 +38,7 @@ def generate(
         sampling = Sampling(temperature, top_k, top_p)
     except ValueError as error:
         raise GenerationError(f"--{str(error).replace('_', '-', 1)}") from error
-    network, tokenizer = open_armd(model)
+    network, tokenizer = open_armd(model, ema)
     network.to(device_of(device))
     for text in prompt or [""]:
         start = time.perf_counter()

@@ -124,6 +124,7 @@ def _memory(made: "Plan", gpu: "GPU") -> "Table":
         "fp32 master weights": memory.master_weights,
         "Adam moments": memory.adam_moments,
         "DeepSpeed's buffers": memory.buffers,
+        **({"average of the weights": memory.average} if memory.average else {}),
         kept: memory.activations,
         "logits and their gradient": memory.logits,
         "or gradients of a layer's backward": memory.work,

@@ -105,11 +105,17 @@ def _phases(found: Perplexity) -> tuple[str, str, str]:
 
 
 def write_json(
-    folder: Path, results: Results, model: Path, data: TokenStream, attention: str = "across_documents"
+    folder: Path,
+    results: Results,
+    model: Path,
+    data: TokenStream,
+    attention: str = "across_documents",
+    ema: bool = False,
 ) -> Path:
     """Writes folder/evaluation.json in one rename and returns its path."""
     content = {
         "model": str(model),
+        "ema": ema,
         "data": data.path,
         "data_manifest_sha256": data.manifest.hash(),
         "sequence_length": data.sequence_length,

@@ -27,6 +27,7 @@ Plain calls behave as any causal LM (input begins with BOS, logits predict the n
 
 | | |
 |---|---|
+| weights | {weights} |
 | steps | {step:,} |
 | tokens seen | {tokens:,} |
 | longest text trained on, tokens | {length:,} |
@@ -43,8 +44,11 @@ Plain calls behave as any causal LM (input begins with BOS, logits predict the n
 def model_card(run: Run, config: ArmdConfig) -> str:
     """Markdown with the run's settings, without the paths of the machine that it ran on."""
     trained = config.trained
+    decay = trained.get("ema_decay")
+    average = f"their exponential moving average over training (decay {decay}), not those of the last step"
     return CARD.format(
         name=f"ARMD, {config.num_layers} layers of width {config.hidden_size}",
+        weights="those of the last step" if decay is None else average,
         step=trained["step"],
         tokens=trained["tokens"],
         length=trained["sequence_length"],
@@ -55,7 +59,7 @@ def model_card(run: Run, config: ArmdConfig) -> str:
 
 
 def _without_paths(run: Run) -> Run:
-    data, resume = run.data, run.checkpoint.resume
+    data, resume, weights = run.data, run.checkpoint.resume, run.checkpoint.weights_from
     mixture = data.mixture and [
         dataset.model_copy(update={"path": f"DATA_{number}"}) for number, dataset in enumerate(data.mixture, start=1)
     ]
@@ -65,7 +69,10 @@ def _without_paths(run: Run) -> Run:
             "run": run.run.model_copy(update={"dir": "RUN"}),
             "data": data.model_copy(update=placeholders),
             "checkpoint": run.checkpoint.model_copy(
-                update={"resume": resume if resume in ("auto", "never") else "CHECKPOINT"}
+                update={
+                    "resume": resume if resume in ("auto", "never") else "CHECKPOINT",
+                    "weights_from": weights and "CHECKPOINT",
+                }
             ),
         }
     )

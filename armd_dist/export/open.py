@@ -27,7 +27,8 @@ class Opened:
     """A network in fp32 on this process, ready to evaluate.
 
     attention: data.attention of its training; trained_length: tokens of the sequences that it was trained on, which may
-    be fewer than it has positions for; block_length: the windows of a block-diffusion denoiser.
+    be fewer than it has positions for; block_length: the windows of a block-diffusion denoiser; ema: its weights are
+    their average over training (training.ema_decay) and not those of the last step.
     """
 
     network: Network
@@ -35,19 +36,22 @@ class Opened:
     attention: str
     trained_length: int
     block_length: int | None = None
+    ema: bool = False
 
     @property
     def within_document(self) -> bool:
         return self.attention == "within_document"
 
 
-def open_model(path: Path) -> Opened:
-    """Whatever network stands there."""
+def open_model(path: Path, ema: bool = False) -> Opened:
+    """Whatever network stands there; of a checkpoint with the average of its weights if asked for."""
     if (path / "config.json").is_file():
+        if ema:
+            raise ExportError(f"--ema: {path} is an export, whose README says which weights it has; leave out --ema")
         return _open_export(path)
-    model, run, checkpoint = load_model(path)
+    model, run, checkpoint = load_model(path, ema)
     tokenizer = Tokenizer.load(checkpoint / "tokenizer.model")
-    return Opened(model, tokenizer, run.data.attention, run.data.sequence_length, run.orders.block_length)
+    return Opened(model, tokenizer, run.data.attention, run.data.sequence_length, run.orders.block_length, ema)
 
 
 def window_length(opened: Opened, asked: int | None) -> int:
@@ -62,9 +66,9 @@ def window_length(opened: Opened, asked: int | None) -> int:
     return asked or opened.trained_length
 
 
-def open_armd(path: Path) -> tuple[ARMD, Tokenizer]:
+def open_armd(path: Path, ema: bool = False) -> tuple[ARMD, Tokenizer]:
     """A network that generates. Raises ExportError for a denoiser."""
-    opened = open_model(path)
+    opened = open_model(path, ema)
     return require_armd(opened.network, path), opened.tokenizer
 
 
@@ -76,7 +80,7 @@ def require_armd(network: Network, path: Path) -> ARMD:
 
 
 def _open_export(path: Path) -> Opened:
-    config, attention, trained_length = _read_config(path / "config.json")
+    config, attention, trained_length, ema = _read_config(path / "config.json")
     with torch.device("meta"):
         model = ARMD(config, PlainLayers())
     try:
@@ -92,11 +96,12 @@ def _open_export(path: Path) -> Opened:
             f"{path}: its safetensors are not the weights that config.json describes ({reason}); {AGAIN}"
         ) from error
     model = model.eval().requires_grad_(False)
-    return Opened(model, Tokenizer.load(path / "tokenizer.model"), attention, trained_length)
+    return Opened(model, Tokenizer.load(path / "tokenizer.model"), attention, trained_length, ema=ema)
 
 
-def _read_config(file: Path) -> tuple[ModelConfig, str, int]:
-    """The network's settings, and data.attention and the length that it was trained on. Raises ExportError."""
+def _read_config(file: Path) -> tuple[ModelConfig, str, int, bool]:
+    """The network's settings, data.attention and the length that it was trained on, whether it holds an average of the
+    weights. Raises ExportError."""
     try:
         settings: dict[str, Any] = json.loads(file.read_text())
         kind = settings.get("model_type")
@@ -104,7 +109,7 @@ def _read_config(file: Path) -> tuple[ModelConfig, str, int]:
             raise ExportError(f"{file}: is of model_type={kind}; give an ARMD export")
         config = ModelConfig(**{name: settings[name] for name in ModelConfig.model_fields if name in settings})
         trained = settings["trained"]
-        return config, trained["attention"], int(trained["sequence_length"])
+        return config, trained["attention"], int(trained["sequence_length"]), "ema_decay" in trained
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, one['loc']))}={one['input']}: {one['msg']}" for one in error.errors())
         raise ExportError(f"{file}: is not what armd export writes ({found}); {AGAIN}") from error

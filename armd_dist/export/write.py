@@ -25,16 +25,16 @@ from data_pipeline.tokenizer import Tokenizer
 TOLERANCE = 1e-5
 
 
-def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB") -> bool:
+def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB", ema: bool = False) -> bool:
     """Writes the export and checks it against the checkpoint; False where `out` already is this checkpoint's export.
 
-    The folder appears in one rename once it is checked. Raises ExportError where `out` holds something else or the
-    export does not give the checkpoint's logits.
+    ema: the average of its weights in their place. The folder appears in one rename once it is checked. Raises
+    ExportError where `out` holds something else or the export does not give the checkpoint's logits.
     """
-    network, run, checkpoint = load_model(path)
+    network, run, checkpoint = load_model(path, ema)
     model = require_armd(network, path)
     tokenizer = require_exportable(checkpoint / "tokenizer.model")
-    config = _config(model, run, checkpoint, tokenizer)
+    config = _config(model, run, checkpoint, tokenizer, ema)
     if out.exists():
         return _refuse_other(out, config)
     partial = out.with_name(f".{out.name}.partial")
@@ -72,7 +72,7 @@ def verify(model: ARMD, folder: Path, tokenizer: Tokenizer) -> None:
         raise ExportError(f"{folder}: logits differ from the checkpoint's by {difference:.2e} (allowed: {TOLERANCE})")
 
 
-def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer) -> ArmdConfig:
+def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer, ema: bool) -> ArmdConfig:
     state = read_training_state(checkpoint)
     settings: dict[str, Any] = model.config.model_dump()
     return ArmdConfig(
@@ -84,6 +84,7 @@ def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer) -> Ar
             "sequence_length": run.data.sequence_length,
             "data_manifest_sha256": state.manifest_hash,
             "attention": run.data.attention,
+            **({"ema_decay": run.training.ema_decay} if ema else {}),
         },
         bos_token_id=tokenizer.bos_id,
         eos_token_id=tokenizer.eos_id,
@@ -103,5 +104,5 @@ def _refuse_other(out: Path, config: ArmdConfig) -> bool:
     except OSError:
         same = False
     if not same:
-        raise ExportError(f"{out}: exists and is not an export of this checkpoint; choose another folder")
+        raise ExportError(f"{out}: exists and is not this export of this checkpoint; choose another folder")
     return False

@@ -11,6 +11,7 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
+from armd_dist.parallel.average import Average
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.layers import MegatronLayers
@@ -20,7 +21,15 @@ from armd_dist.parallel.sequence import SequenceLayers
 from armd_dist.parallel.sharding import as_piece, gradient_norm, initialize, num_parameters, split_dim
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
-from armd_dist.parallel.zero import backward_elsewhere, go_on_from, make_deepspeed, read_state, settle
+from armd_dist.parallel.zero import (
+    PARTS,
+    backward_elsewhere,
+    go_on_from,
+    make_deepspeed,
+    read_state,
+    settle,
+    steps_of,
+)
 from armd_dist.run import Run
 
 
@@ -49,6 +58,8 @@ class Engine:
         self.zero = make_deepspeed(part, run)
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
+        self.average = None if run.training.ema_decay is None else Average(run.training.ema_decay)
+        self.begin_average()
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
         """One optimizer step on this process' part of the global batch."""
@@ -109,37 +120,57 @@ class Engine:
         for group in self.zero.optimizer.param_groups:
             group["lr"] = learning_rate
         if self.run.parallel.zero_stage:
-            self.zero.step()
+            self._step()
             return float(self.zero.get_global_grad_norm())
         norm = gradient_norm(self.part)
         scale = (self.run.training.clip_grad / (norm + 1e-6)).clamp(max=1.0)
         for parameter in self.part.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        self.zero.step()
+        self._step()
         return norm.item()
 
+    def _step(self) -> None:
+        """The optimizer's step, and behind it the average's, unless the optimizer has left its own out."""
+        before = steps_of(self.zero)
+        self.zero.step()
+        if self.average is not None and (step := steps_of(self.zero)) > before:
+            self.average.follow(self._saved(["weight"]), step)
+
+    def begin_average(self) -> None:
+        """Starts the average, where the run has one, from the weights as they are."""
+        if self.average is not None:
+            self.average.start(self._saved(["weight"]))
+
     def state(self) -> Iterator[tuple[str, Piece]]:
-        """(`weight/NAME`, `exp_avg/NAME` or `exp_avg_sq/NAME`, fp32 values): all processes together have each once.
+        """(`weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME` or, where there is an average, `ema/NAME`; fp32 values):
+        all processes together have each once.
 
         The values may be the optimizer's own: copy them before the next step. Not collective.
         """
-        for key, piece, parameter in self._kept():
-            if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
-                # Without ZeRO every data-parallel process keeps all of it, and saves a share.
-                alone = self.run.parallel.zero_stage > 0
-                yield key, piece if alone else piece.share(self.topology.data_rank, self.topology.data_size)
+        yield from self._saved(PARTS)
+        if self.average is not None:
+            yield from self.average.pieces.items()
 
     def places(self) -> dict[str, Piece]:
         """Under the same names all that this process keeps, in place: to be filled, before `go_on_from`."""
-        return {key: piece for key, piece, _ in self._kept()}
+        kept = {key: piece for key, piece, _ in self._kept(PARTS)}
+        return kept if self.average is None else kept | self.average.pieces
 
     def go_on_from(self, step: int) -> None:
         """Continues from what has been put into `places`, which `step` optimizer steps made. Collective."""
         go_on_from(self.zero, step)
 
-    def _kept(self) -> Iterator[tuple[str, Piece, Tensor]]:
-        for name, parameter, start, values in read_state(self.zero):
+    def _saved(self, parts: Sequence[str]) -> Iterator[tuple[str, Piece]]:
+        """Of what this process keeps the part that it saves, and no other one."""
+        for key, piece, parameter in self._kept(parts):
+            if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
+                # Without ZeRO every data-parallel process keeps all of it, and saves a share.
+                alone = self.run.parallel.zero_stage > 0
+                yield key, piece if alone else piece.share(self.topology.data_rank, self.topology.data_size)
+
+    def _kept(self, parts: Sequence[str]) -> Iterator[tuple[str, Piece, Tensor]]:
+        for name, parameter, start, values in read_state(self.zero, parts):
             for part, value in values.items():
                 yield f"{part}/{name}", as_piece(value, parameter, start), parameter
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -118,7 +118,7 @@ def backward_elsewhere(engine: Any) -> Iterator[None]:
         engine.allreduce_gradients()
 
 
-def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
+def read_state(engine: Any, parts: Sequence[str] = PARTS) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
     """(name, parameter, start, {weight, exp_avg, exp_avg_sq}): of each parameter the state that this process keeps.
 
     Flat fp32 values, in place, to be saved or filled: the elements from `start` on of the tensor-parallel part, none
@@ -130,18 +130,17 @@ def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor
             whole: int = parameter.ds_numel  # type: ignore[attr-defined]
             start = min(whole, parameter.ds_tensor.ds_numel * rank)  # type: ignore[attr-defined]
             values = {
-                part: _partition(engine, parameter, part)[: whole - start] for part in PARTS
+                part: _partition(engine, parameter, part)[: whole - start] for part in parts
             }  # the last is padded
             yield name, parameter, start, values
         elif engine.zero_optimization():
             mapping = parameter._hp_mapping
             if mapping is not None:
-                values = {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
-                values = {**values, "weight": mapping.get_hp_fragment()}
+                values = {part: mapping.get_hp_fragment(part if part in MOMENTS else None) for part in parts}
                 yield name, parameter, mapping.lp_fragment_address.start, values
         else:
-            values = {moment: engine.optimizer.state[parameter][moment].view(-1) for moment in MOMENTS}
-            yield name, parameter, 0, {**values, "weight": parameter.detach().view(-1)}
+            values = {"weight": parameter.detach(), **engine.optimizer.state[parameter]}
+            yield name, parameter, 0, {part: values[part].view(-1) for part in parts}
 
 
 def _partition(engine: Any, parameter: Tensor, part: str) -> Tensor:
@@ -181,6 +180,11 @@ def _create_adam_state(engine: Any) -> None:
         optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
     if engine.zero_optimization() and flat is None:
         engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+
+def steps_of(engine: Any) -> int:
+    """Optimizer steps that made this state, as Adam counts them."""
+    return max(int(adam["step"]) for adam in _torch_optimizer(engine).state.values())
 
 
 def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:

@@ -29,7 +29,7 @@ LIVE = 1_000_000_000  # elements of its stage3_max_live_parameters
 
 @dataclass(frozen=True)
 class Memory:
-    """weights to buffers stay for the whole run; activations, logits and work live in a pass; step_work in a step.
+    """weights to average stay for the whole run; activations, logits and work live in a pass; step_work in a step.
 
     logits and work do not live at once, nor do a pass and a step. host: bytes in host memory, for an offloaded
     optimizer. micro_batches: as many are kept at once (a part of one counts as such); layers: of this process, one by
@@ -42,6 +42,7 @@ class Memory:
     master_weights: int
     adam_moments: int
     buffers: int
+    average: int
     activations: int
     logits: int
     work: int
@@ -55,7 +56,7 @@ class Memory:
     @property
     def state(self) -> int:
         """What stays from one step to the next."""
-        return self.weights + self.gradients + self.master_weights + self.adam_moments + self.buffers
+        return self.weights + self.gradients + self.master_weights + self.adam_moments + self.buffers + self.average
 
     @property
     def total(self) -> int:
@@ -113,6 +114,7 @@ def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
     share = -(-parameters // data_size)
     offload = parallel.offload_optimizer
     state = 3 * FP32 * share if stage else 2 * FP32 * parameters  # stage 0 steps on the weights themselves
+    average = FP32 * share if run.training.ema_decay is not None else 0  # a share at stage 0 too
     layers = [layer for part in mine for layer in network[part.first : part.last]]
     predicts = mine[-1].predicts
     embedding = kept_by_embedding(run) if mine[0].embeds else kept_by_angles(run)
@@ -130,11 +132,12 @@ def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
         master_weights=0 if offload or not stage else FP32 * share,
         adam_moments=0 if offload else 2 * FP32 * (share if stage else parameters),
         buffers=_buffers(run, parameters),
+        average=0 if offload else average,
         activations=of_passes + once_more,
         logits=logits_peak(run) if predicts else 0,
         work=max(layer.work for layer in layers) + (_waiting_gradient(run) if predicts and mine[0].embeds else 0),
         step_work=_step_work(run, parameters, share),
-        host=state + FP32 * share if offload else 0,
+        host=state + FP32 * share + average if offload else 0,
         micro_batches=passes / parallel.virtual_pipeline,
         layers=layers,
         embedding=embedding,

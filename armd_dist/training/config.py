@@ -101,6 +101,14 @@ class TrainingConfig(BaseModel):
         ge=0,
         description="Weight of log(sum exp logits)^2, which keeps logits near zero in long runs: 1e-4.",
     )
+    ema_decay: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Keep a moving average of the weights, often the better model: each step it loses 1 - ema_decay of "
+        "itself to the new weights. 0.9999 averages over some 10,000 steps; in the first ones it forgets faster. Saved "
+        "in checkpoints; armd eval, generate and export take it with --ema. null: none, and no memory for it.",
+    )
 
 
 class ValidationConfig(BaseModel):
@@ -132,6 +140,13 @@ class CheckpointConfig(BaseModel):
         min_length=1,
         description="auto: continue the newest complete checkpoint of run.dir, start if there is none; "
         "never: refuse a folder that holds a run; PATH: continue from this checkpoint on purpose.",
+    )
+    weights_from: str | None = Field(
+        None,
+        min_length=1,
+        description="Begin a new run with the weights of this checkpoint, or of a run's newest one, for fine-tuning: "
+        "at step 0, with a fresh optimizer, under any settings but another model or tokenizer. Their average is taken "
+        "where there is one (training.ema_decay). Once run.dir has a checkpoint of its own it is not read again.",
     )
 
 

@@ -23,6 +23,7 @@ from armd_dist.training.schedule import learning_rate
 from armd_dist.training.start import agree_on_start, check_data, open_data, open_ledger
 from armd_dist.training.stopping import StopSignals, agree
 from armd_dist.training.validation import Validation
+from armd_dist.training.weights_from import begin_with
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.ledger import RankLedger
 
@@ -55,12 +56,14 @@ def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: S
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
-    origin, notes = agree_on_start(run, topology, data, lock)
+    origin, weights, notes = agree_on_start(run, topology, data, lock)
     first = read_training_state(origin).step if origin is not None else 0
     last = run.training.stop_at or run.training.steps
     guard.claimed(Path(run.run.dir), first, last)
     enter("making or loading the model")
     engine = Engine(run, topology)
+    if weights is not None:
+        begin_with(engine, weights)
     begun = restore(engine, origin) if origin is not None else Begun(0, 0)
     for note in notes:
         _say(topology, note)

@@ -35,11 +35,14 @@ FREE = (
     "training.micro_batch_size",
     "training.stop_at",
     "training.compile",
+    "training.ema_decay",
     "parallel.",
     "validation.",
     "checkpoint.",
     "logging.",
 )
+# Of those the ones that may not after all.
+BOUND = ("checkpoint.weights_from",)
 PLACE_IN_LIST = re.compile(r"\.\d+(?=\.)")
 # Of those the ones that say where and how far to go: nobody need be told.
 UNTOLD = ("run.dir", "checkpoint.resume", "training.stop_at")
@@ -81,8 +84,24 @@ def find_start(
         changed = [line for line in differences(run, checkpoint / "run.yaml") if not line.startswith(UNTOLD)]
         if changed:
             notes.append("settings that differ from the checkpoint's:\n  " + "\n  ".join(changed))
+        notes += _average_notes(run, checkpoint)
         notes.append(f"continuing from {checkpoint} (step {state.step})")
     return checkpoint, notes
+
+
+def _average_notes(run: Run, checkpoint: Path) -> list[str]:
+    """What becomes of the average of the weights, where it does not simply go on."""
+    decay, saved = run.training.ema_decay, has_average(checkpoint)
+    if decay is not None and not saved:
+        return [f"training.ema_decay={decay}: the average starts from the checkpoint's weights, which has none"]
+    if decay is None and saved:
+        return ["training.ema_decay=null: the checkpoint's average of the weights is dropped"]
+    return []
+
+
+def has_average(checkpoint: Path) -> bool:
+    """Whether it holds an average of the weights beside them. Raises RunFolderError."""
+    return (read_settings(checkpoint / "run.yaml").get("training") or {}).get("ema_decay") is not None
 
 
 def _free(run: Run) -> tuple[str, ...]:
@@ -146,16 +165,18 @@ def _changed(run: Run) -> list[str]:
     written, free = Path(run.run.dir) / "run.yaml", _free(run)
     if not written.exists():
         return []
-    return [line for line in differences(run, written) if not PLACE_IN_LIST.sub("", line).startswith(free)]
+    lines = [(line, PLACE_IN_LIST.sub("", line)) for line in differences(run, written)]
+    return [line for line, path in lines if path.startswith(BOUND) or not path.startswith(free)]
 
 
 def differences(run: Run, written: Path) -> list[str]:
     """Settings that differ from a written run.yaml, as `path: then -> now`."""
-    return changes(_with_defaults(read_settings(written)), run.model_dump(mode="json"))
+    return changes(settings_of_today(written), run.model_dump(mode="json"))
 
 
-def _with_defaults(settings: dict[Any, Any]) -> dict[Any, Any]:
-    """As a run of today reads them: what was written before a setting existed has that setting's default."""
+def settings_of_today(written: Path) -> dict[Any, Any]:
+    """A written run.yaml as a run of today reads it: what was written before a setting existed has its default."""
+    settings = read_settings(written)
     try:
         return Run.model_validate(settings).model_dump(mode="json")
     except ValidationError:

@@ -3,7 +3,7 @@
 import platform
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
@@ -29,6 +29,7 @@ from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.meter import Meter
+from armd_dist.training.run_folder import has_average
 from data_pipeline.manifest import Manifest
 
 # The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
@@ -41,8 +42,9 @@ T = TypeVar("T")
 class Saver:
     """Writes checkpoints, one at a time: a thread of its own writes while training goes on, or the loop waits for it.
 
-    Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, kept for the next
-    save. Where a write fails on any process, all of them raise the same CheckpointError when it lands.
+    Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, 16 with an average,
+    kept for the next save. Where a write fails on any process, all of them raise the same CheckpointError when it
+    lands.
     """
 
     def __init__(self, engine: Engine, manifest: Manifest) -> None:
@@ -198,10 +200,17 @@ def _training_state(
 
 def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
-    state = checkpoint_folder.read_training_state(checkpoint)
-    places = engine.places()
-    total = sum(place.values.nbytes for place in places.values())
-    with Meter(f"loading {checkpoint}", total, engine.topology.is_main) as meter:
-        read_tensors(checkpoint, places, meter)
+    state, averaged = checkpoint_folder.read_training_state(checkpoint), has_average(checkpoint)
+    places = {key: piece for key, piece in engine.places().items() if averaged or not key.startswith("ema/")}
+    fill(places, checkpoint, engine.topology)
     engine.go_on_from(state.step)
+    if not averaged:
+        engine.begin_average()
     return Begun(state.step, state.consumed_samples)
+
+
+def fill(places: Mapping[str, Piece], checkpoint: Path, topology: Topology) -> None:
+    """Reads these pieces of a checkpoint of any layout, and says how far it is. Collective. Raises CheckpointError."""
+    total = sum(place.values.nbytes for place in places.values())
+    with Meter(f"loading {checkpoint}", total, topology.is_main) as meter:
+        read_tensors(checkpoint, places, meter)

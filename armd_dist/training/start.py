@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import torch.distributed as dist
 
@@ -13,6 +14,7 @@ from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
 from armd_dist.training.run_lock import RunLock
 from armd_dist.training.verifying import ask_all, help_to_ask
+from armd_dist.training.weights_from import find_weights
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
@@ -58,22 +60,30 @@ def check_data(data: Mixture) -> BackgroundCheck:
     return BackgroundCheck(data.streams if os.environ.get("LOCAL_RANK", "0") == "0" else [])
 
 
-def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> tuple[Path | None, list[str]]:
-    """The checkpoint to continue from (None: start anew) and what to tell the user.
+class Start(NamedTuple):
+    """Where training begins: at a checkpoint that it continues, or anew, from the weights of one or from none."""
+
+    origin: Path | None
+    weights: Path | None
+    notes: list[str]
+
+
+def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> Start:
+    """Where training begins, and what to tell the user.
 
     The main process alone looks at the run folder and takes it; the others read their share of a checkpoint that it
     wants to take, and get its answer, or raise its error. All of them raise DataError where the cache of remote data is
     too small to work with.
     """
     room = check_room(data)
-    answer: list[tuple[Path | None, list[str]] | ArmdError | None] = [None]
+    answer: list[Start | ArmdError | None] = [None]
     if topology.is_main:
         try:
-            held = lock.take()
-            origin, notes = find_start(
-                run, data.manifest.hash(), data.manifest.tokenizer_sha256, lambda path: ask_all(path, topology)
-            )
-            answer[0] = origin, [*room, *held, *notes]
+            held, tokenizer, weights = lock.take(), data.manifest.tokenizer_sha256, None
+            origin, notes = find_start(run, data.manifest.hash(), tokenizer, lambda path: ask_all(path, topology))
+            if origin is None and run.checkpoint.weights_from is not None:
+                weights, notes = find_weights(run, tokenizer, lambda path: ask_all(path, topology))
+            answer[0] = Start(origin, weights, [*room, *held, *notes])
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error

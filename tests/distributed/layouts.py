@@ -1,9 +1,9 @@
 """Trains one small model under many layouts, for test_grid.py. Started with torchrun.
 
 Starting processes takes longer than training, so that one start goes through all layouts of its number of processes.
-For each it writes losses and gradient norms of every step, and the weights at the end, gathered; the loss of held-out
-samples before and after; the bytes that a forward pass keeps; how many weights this process holds between steps; and
-each process' last seed of dropout.
+For each it writes losses and gradient norms of every step; the weights at the end and their average, gathered, and on
+one process what the average is in plain torch; the loss of held-out samples before and after; the bytes that a forward
+pass keeps; how many weights this process holds between steps; and each process' last seed of dropout.
 """
 
 import json
@@ -32,6 +32,7 @@ from armd_dist.parallel.topology import arrange, start, stop
 from armd_dist.run import Run
 
 STEPS, LENGTH, VOCAB, BATCH, BOS, EOS = 20, 12, 90, 8, 1, 0
+EMA_DECAY = 0.6  # from step 13 on; before it the average warms up
 DOCUMENTS = "documents"  # as data.path: each sample has several
 
 TREE: dict[str, Any] = {
@@ -57,6 +58,7 @@ TREE: dict[str, Any] = {
         "learning_rate": 3e-3,
         "warmup_steps": 4,
         "clip_grad": 0.5,
+        "ema_decay": EMA_DECAY,
         "adam_eps": 1e-5,  # where a gradient is next to nothing, Adam would blow its rounding up to a whole step
     },
 }
@@ -109,6 +111,7 @@ class Trainer:
         self.run = make_run(settings)
         self.topology = arrange(self.run.parallel, torch.device("cpu"))
         self.engine = Engine(self.run, self.topology)
+        self.reference = self.whole("weight") if dist.get_world_size() == 1 else {}
 
     def train(self, steps: Sequence[int]) -> list[tuple[float, float]]:
         """(loss, gradient norm) of each step."""
@@ -117,18 +120,22 @@ class Trainer:
             parts = micro_batches(self.run, step, self.topology.data_rank, self.topology.data_size)
             result = self.engine.train_step(parts, self.run.training.learning_rate * min(1.0, (step + 1) / 4))
             found.append((result.loss, result.grad_norm))
+            decay, weights = min(EMA_DECAY, (2 + step) / (11 + step)), self.whole("weight") if self.reference else {}
+            self.reference = {
+                name: decay * value + (1 - decay) * weights[name] for name, value in self.reference.items()
+            }
         return found
 
     def evaluate(self, step: int) -> float:
         return self.engine.evaluate(micro_batches(self.run, step, self.topology.data_rank, self.topology.data_size))
 
-    def weights(self) -> dict[str, Tensor]:
-        """Whole weights of all stages, of which every process gives what it would save. Collective."""
+    def whole(self, part: str) -> dict[str, Tensor]:
+        """Whole tensors of all stages, of which every process gives what it would save. Collective."""
         found: list[dict[str, Piece]] = [{}] * dist.get_world_size()
         dist.all_gather_object(found, stage(self.engine.state(), {}))
         whole: dict[str, Tensor] = {}
-        for key, piece in [item for mine in found for item in mine.items() if item[0].startswith("weight/")]:
-            weight = whole.setdefault(key, torch.full(piece.whole, torch.nan))
+        for key, piece in [item for mine in found for item in mine.items() if item[0].startswith(f"{part}/")]:
+            weight = whole.setdefault(key.removeprefix(f"{part}/"), torch.full(piece.whole, torch.nan))
             for offsets, box in piece.boxes():
                 place = tuple(slice(at, at + size) for at, size in zip(offsets, box.shape, strict=True))
                 assert weight[place].isnan().all(), f"{key}: two processes save the same values"
@@ -157,7 +164,7 @@ class Trainer:
 def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     """Trains all steps under the layouts of `legs` in turn, each continuing the checkpoint of the one before."""
     curve: list[tuple[float, float]] = []
-    weights: dict[str, Tensor] = {}
+    tensors: dict[str, dict[str, Tensor]] = {}
     saved = resident = 0
     before = after = 0.0
     bounds = [STEPS * leg // len(legs) for leg in range(len(legs) + 1)]
@@ -176,7 +183,11 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
         curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
         if leg + 1 < len(legs):
             write_tensors(scratch / str(leg + 1), stage(trainer.engine.state(), {}))
-        weights = trainer.weights()
+        tensors = {
+            "weights": trainer.whole("weight"),
+            "average": trainer.whole("ema"),
+            "reference": trainer.reference,
+        }
         after = trainer.evaluate(STEPS)
         resident = sum(parameter.numel() for parameter in trainer.engine.part.parameters())
         trainer.close()
@@ -184,7 +195,7 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
     dist.all_gather_object(seeds, torch.initial_seed())
     return {
         "curve": torch.tensor(curve, dtype=torch.float64),
-        "weights": weights,
+        **tensors,
         "before": before,
         "after": after,
         "saved": saved,

@@ -45,16 +45,26 @@ def agree(found: dict[str, Any], wanted: dict[str, Any], loss: float, norm: floa
     torch.testing.assert_close(found["curve"][:, 0], wanted["curve"][:, 0], rtol=0, atol=loss)
     torch.testing.assert_close(found["curve"][:, 1], wanted["curve"][:, 1], rtol=norm, atol=0)
     assert found["after"] == pytest.approx(wanted["after"], abs=loss)
-    assert found["weights"].keys() == wanted["weights"].keys()
-    for name, weight in wanted["weights"].items():
-        if weights is not None:
-            torch.testing.assert_close(found["weights"][name], weight, rtol=0, atol=weights)
+    for part in ("weights", "average"):
+        assert found[part].keys() == wanted[part].keys()
+        for name, values in wanted[part].items():
+            if weights is not None:
+                torch.testing.assert_close(found[part][name], values, rtol=0, atol=weights)
 
 
 def test_there_is_something_to_clip_and_to_learn(quick: Found) -> None:
     curve = quick["plain"]["curve"]
     assert curve[:, 1].min() > 0.5
     assert curve[-4:, 0].mean() < curve[:4, 0].mean() - 0.1
+
+
+@pytest.mark.parametrize("name", sorted({reference for _, reference, _ in QUICK.values()}))
+def test_the_average_is_that_of_plain_torch(name: str, quick: Found) -> None:
+    average, reference, weights = (quick[name][part] for part in ("average", "reference", "weights"))
+    torch.testing.assert_close(average, reference, rtol=0, atol=5e-7)
+    assert average.keys() == weights.keys()
+    apart = max((average[name] - weights[name]).abs().max().item() for name in average)
+    assert apart > 1e-3, "averaging must make a difference"
 
 
 @pytest.mark.parametrize("name", QUICK)

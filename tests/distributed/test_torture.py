@@ -17,6 +17,7 @@ from data_pipeline.ledger import attempts
 STOPPED = 75
 # Short steps, and a checkpoint behind every second one, which takes longer to write than a step.
 OFTEN = ["checkpoint.every=2", "checkpoint.keep=2", "data.ledger=true", "parallel.timeout_minutes=1"]
+OFTEN += ["training.ema_decay=0.6"]
 
 
 def curve(folder: Path) -> list[dict[str, object]]:

@@ -25,12 +25,14 @@ from armd_dist.parallel.sharding import initialize
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.zero import settle
 
-CASES = {
-    "fp32 0": ("fp32", 0),
-    "fp32 1": ("fp32", 1),
-    "bf16 1": ("bf16", 1),
-    "bf16 2": ("bf16", 2),
-    "bf16 3": ("bf16", 3),
+CASES: dict[str, tuple[str, int, float | None]] = {
+    "fp32 0": ("fp32", 0, None),
+    "fp32 1": ("fp32", 1, None),
+    "bf16 1": ("bf16", 1, None),
+    "bf16 2": ("bf16", 2, None),
+    "bf16 3": ("bf16", 3, None),
+    "fp32 0 ema": ("fp32", 0, 0.9),
+    "bf16 3 ema": ("bf16", 3, 0.9),
 }
 
 
@@ -49,8 +51,8 @@ def size_of(held: Iterable[torch.Tensor], apart: Iterable[torch.Tensor] = ()) ->
     return sum(size for address, size in storages.items() if address not in others)
 
 
-def measure(precision: str, stage: int, topology: Topology) -> dict[str, int]:
-    run = make_run(training={"precision": precision}, parallel={"zero_stage": stage})
+def measure(precision: str, stage: int, ema_decay: float | None, topology: Topology) -> dict[str, int]:
+    run = make_run(training={"precision": precision, "ema_decay": ema_decay}, parallel={"zero_stage": stage})
     text = torch.randint(3, 500, (2, 64), generator=torch.Generator().manual_seed(0))
     batches = [ordered_batch(text, [left_to_right(64)] * 2, bos_id=1) for _ in range(2)]
     before = tensors()  # kept alive: their addresses must not be used again

@@ -16,7 +16,7 @@ from armd_dist.run import Run
 from armd_dist.scaling.memory import BUCKET, Memory, local_parameters, memory_of
 
 Runs = Callable[..., Run]
-CASES = ["fp32 0", "fp32 1", "bf16 1", "bf16 2", "bf16 3"]
+CASES = ["fp32 0", "fp32 1", "bf16 1", "bf16 2", "bf16 3", "fp32 0 ema", "bf16 3 ema"]
 SWITCHES: dict[str, dict[str, Any]] = {
     "default": {},
     "qk_norm": {"qk_norm": True, "normalization": "layernorm"},
@@ -60,8 +60,9 @@ def held(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, i
 
 def planned(case: str, run_with: Runs) -> tuple[Memory, int]:
     """The plan of a case on two data-parallel processes, and the parameters of a process."""
-    precision, stage = case.split()
-    run = run_with(training={"precision": precision}, parallel={"zero_stage": int(stage)})
+    precision, stage, *ema = case.split()
+    training = {"precision": precision, "ema_decay": 0.9 if ema else None}
+    run = run_with(training=training, parallel={"zero_stage": int(stage)})
     return memory_of(run, data_size=2), local_parameters(run.model, 1)
 
 
@@ -79,7 +80,9 @@ def test_state_on_two_processes(case: str, rank: int, held: list[Any], run_with:
     if case == "fp32 1":  # reducing leaves a process its share of the gradients, and all of a matrix on the border
         expected -= memory.gradients - memory.gradients // 2
         near["abs"] += 4 * 512 * 64
-    bucket = 2 * BUCKET if case == "bf16 3" else 0  # elsewhere it has gone again, as have the weights that were fetched
+    bucket = (
+        2 * BUCKET if case.startswith("bf16 3") else 0
+    )  # elsewhere it has gone again, as have the weights that were fetched
     assert found["live"] - bucket == pytest.approx(expected, **near)
 
 
@@ -102,6 +105,15 @@ def test_offloading_leaves_the_optimizer_to_the_host(run_with: Runs) -> None:
     kept = memory_of(run_with(parallel={"zero_stage": 2}), data_size=2)
     assert memory.master_weights == memory.adam_moments == memory.gradients == 0
     assert memory.host == kept.master_weights + kept.adam_moments + kept.gradients
+
+
+def test_an_average_lies_where_the_masters_lie(run_with: Runs) -> None:
+    for offload in (False, True):
+        parallel = {"zero_stage": 2, "offload_optimizer": offload}
+        without = memory_of(run_with(parallel=parallel), data_size=2)
+        averaged = memory_of(run_with(parallel=parallel, training={"ema_decay": 0.999}), data_size=2)
+        more = local_parameters(run_with().model, 1) // 2 * 4
+        assert (averaged.total - without.total, averaged.host - without.host) == ((0, more) if offload else (more, 0))
 
 
 def test_overlapping_takes_a_second_bucket(run_with: Runs) -> None:
