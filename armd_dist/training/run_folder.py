@@ -38,6 +38,7 @@ FREE = (
     "parallel.",
     "validation.",
     "checkpoint.",
+    "health.",
     "logging.",
 )
 PLACE_IN_LIST = re.compile(r"\.\d+(?=\.)")

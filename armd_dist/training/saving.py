@@ -26,8 +26,6 @@ from armd_dist.errors import CheckpointError, describe
 from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.progress import beat, enter
-from armd_dist.parallel.topology import Topology
-from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from data_pipeline.manifest import Manifest
 
@@ -64,7 +62,7 @@ class Saver:
         """
         self.land()
         pieces = stage(self.engine.state(), self.buffers)
-        state = _training_state(self.run, self.engine.topology, self.manifest, Begun(step, samples), position)
+        state = _training_state(self.engine, self.manifest, Begun(step, samples), position)
         self.written = Written()
         self.flying = self.pool.submit(self._write, state, pieces)
         if not self.run.checkpoint.asynchronous:
@@ -179,12 +177,13 @@ def _finished(flying: Future[None], seconds: float) -> bool:
 
 
 def _training_state(
-    run: Run, topology: Topology, manifest: Manifest, begun: Begun, position: Position
+    engine: Engine, manifest: Manifest, begun: Begun, position: Position
 ) -> checkpoint_folder.TrainingState:
+    topology = engine.topology
     return checkpoint_folder.TrainingState(
         step=begun.step,
         consumed_samples=begun.sample,
-        seed=run.training.seed,
+        seed=engine.run.training.seed,
         phase=position.phase,
         rho=position.rho,
         manifest_hash=manifest.hash(),
@@ -197,6 +196,7 @@ def _training_state(
         },
         versions={name: version(name) for name in ("armd-dist", "torch", "megatron-core", "deepspeed")}
         | {"python": platform.python_version()},
+        skipped_updates=engine.skipped_updates,
     )
 
 
@@ -205,5 +205,6 @@ def restore(engine: Engine, checkpoint: Path) -> Begun:
     tensors = engine.empty_state()
     read_tensors(checkpoint, tensors)
     state = checkpoint_folder.read_training_state(checkpoint)
-    engine.load_state(state.step, tensors)
+    engine.load_state(state.step - state.skipped_updates, tensors)
+    engine.skipped_updates = state.skipped_updates
     return Begun(state.step, state.consumed_samples)
