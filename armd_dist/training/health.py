@@ -12,15 +12,16 @@ from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.progress import enter
 from armd_dist.parallel.replicas import differing_replicas
 from armd_dist.run import Run
+from armd_dist.training.saving import Saver
 from armd_dist.training.spikes import Spikes
 
 
 class Health:
     """What is told of each step, and when training stops. Every process looks at every step."""
 
-    def __init__(self, engine: Engine, first: int) -> None:
+    def __init__(self, engine: Engine, saver: Saver, first: int) -> None:
         """first: steps that were finished before this start; metrics.jsonl ends with them."""
-        self.engine, self.run, self.first = engine, engine.run, first
+        self.engine, self.saver, self.run, self.first = engine, saver, engine.run, first
         self.is_main = engine.topology.is_main
         self.in_a_row = 0
         factor = self.run.health.spike_factor
@@ -28,20 +29,15 @@ class Health:
         file = Path(self.run.run.dir) / "metrics.jsonl"
         self.spikes = Spikes.from_metrics(factor, file) if self.is_main and factor is not None else None
 
-    def look(
-        self, step: int, position: Position, result: StepResult, micro_batches: Sequence[MicroBatch], saves: bool
-    ) -> bool:
-        """Looks at a finished `step` (0-based), before it is saved, if it `saves`. Returns whether its loss spikes.
+    def look(self, step: int, position: Position, result: StepResult, micro_batches: Sequence[MicroBatch]) -> bool:
+        """Looks at what a `step` (0-based) came to. Returns whether its loss spikes, on the main process.
 
-        Raises TrainingError, on all processes, where replicas differ or too many updates were skipped. Collective.
+        Raises TrainingError, on all processes, where too many updates in a row were skipped. Collective.
         """
         if result.finite:
             self.in_a_row = 0
         else:
             self._skipped(step, result, micro_batches)
-        every = self.run.health.replicas_every
-        if every and (saves or step == self.first or (step + 1) % every == 0):
-            self._compare_replicas(step)
         spike = self.spikes.note((position.phase, position.rho), result.loss) if self.spikes else None
         if spike:
             self._say(f"step {step + 1}: {spike} (health.spike_factor={self.run.health.spike_factor:g})")
@@ -61,17 +57,24 @@ class Health:
         if self.in_a_row <= self.run.health.max_skipped:
             self._say(f"{lost}: update skipped ({self.engine.skipped_updates} so far): {why}")
             return
+        self.saver.land()  # what is being written will be the newest checkpoint
         limit = f"{self.in_a_row} in a row, health.max_skipped={self.run.health.max_skipped}"
         raise TrainingError(f"{lost} ({limit}): {why}; {way_on(self.run)}")
 
-    def _compare_replicas(self, step: int) -> None:
+    def compare_replicas(self, step: int, saves: bool) -> None:
+        """Compares what several processes hold, where that is due after `step` (0-based), and before one that `saves`.
+
+        Raises TrainingError, on all processes, where the bits differ. Collective.
+        """
+        every = self.run.health.replicas_every
+        if not every or not (saves or step == self.first or (step + 1) % every == 0):
+            return
         enter("comparing replicas")
         if (found := differing_replicas(self.engine.part, self.engine.topology)) is None:
             return
         raise TrainingError(
-            f"step {step + 1}: {found}: a fault of memory, of a processor or of the network; nothing of this step was "
-            "saved. Leave that machine out, and the same command goes on from the newest checkpoint "
-            f"({_newest(self.run) or 'there is none, so from the beginning'}), whose replicas were the same"
+            f"step {step + 1}: {found}: a fault of memory, of a processor or of the network. Nothing of this step was "
+            "saved; leave that machine out, and the same command goes on from the newest checkpoint"
         )
 
     def _say(self, text: str) -> None:
@@ -82,9 +85,5 @@ class Health:
 def way_on(run: Run) -> str:
     """What to do where numbers are lost for good."""
     lower = f"training.learning_rate={run.training.learning_rate / 2:g}, or with a lower training.clip_grad"
-    found = _newest(run)
-    return f"go on with checkpoint.resume={found} {lower}" if found else f"start in another run.dir with {lower}"
-
-
-def _newest(run: Run) -> Path | None:
-    return next(reversed(complete_checkpoints(Path(run.run.dir))), None)
+    found = complete_checkpoints(Path(run.run.dir))
+    return f"go on with checkpoint.resume={found[-1]} {lower}" if found else f"start in another run.dir with {lower}"
