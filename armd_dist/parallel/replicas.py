@@ -12,6 +12,7 @@ from armd_dist.parallel.sharding import split_dim
 from armd_dist.parallel.topology import Topology
 
 CHUNK = 1 << 20  # elements summed at a time: 8 MB
+MOST_TOLD = 16
 INTEGERS = {2: torch.int16, 4: torch.int32}
 
 
@@ -47,16 +48,22 @@ def fingerprint(values: Tensor) -> Tensor:
 
 
 def _differences(hosts: list[str], held: list[dict[tuple[str, int], int]]) -> str | None:
-    wrong = {key for key in set().union(*held) if len({mine[key] for mine in held if key in mine}) > 1}
+    """hosts, held: by rank. Who is right, the majority of a weight's holders says, where there is one."""
+    values: dict[tuple[str, int], set[int]] = {}
+    for key, value in (item for mine in held for item in mine.items()):
+        values.setdefault(key, set()).add(value)
+    wrong = [key for key, found in values.items() if len(found) > 1]
     if not wrong:
         return None
-    name, share = first = min(wrong, key=list(dict.fromkeys(key for mine in held for key in mine)).index)
+    name, share = first = wrong[0]
     by_rank = {rank: mine[first] for rank, mine in enumerate(held) if first in mine}
     [(usual, count), *_] = Counter(by_rank.values()).most_common()
-    odd = [rank for rank, value in by_rank.items() if value != usual]
-    where = ", ".join(f"rank {rank} ({hosts[rank]})" for rank in (odd if 2 * count > len(by_rank) else by_rank))
+    known = 2 * count > len(by_rank)
+    told = [rank for rank, value in by_rank.items() if value != usual or not known]
+    where = ", ".join(f"rank {rank} ({hosts[rank]})" for rank in told[:MOST_TOLD])
+    where += f" and {len(told) - MOST_TOLD} more" if len(told) > MOST_TOLD else ""
     more = f" and of {len(wrong) - 1} more" if len(wrong) > 1 else ""
     what = f"the bits of {name}{f' (tensor-parallel part {share})' if share else ''}{more}"
-    if 2 * count > len(by_rank):
+    if known:
         return f"{what} differ on {where} from those on {count} other ranks"
     return f"{what} differ between {where}, and nobody can say which are right"
