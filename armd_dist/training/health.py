@@ -74,8 +74,8 @@ class Health:
             return
         raise TrainingError(
             f"step {step + 1}: {found}: a fault of memory, of a processor or of the network. Nothing of this step was "
-            "saved; leave that machine out, and the same command goes on from the newest checkpoint. Where it comes again "
-            "without that machine, no machine is at fault: health.replicas_every=0 leaves the comparison out"
+            "saved; leave that machine out, and the same command goes on from the newest checkpoint. Where it comes "
+            "again without that machine, no machine is at fault: health.replicas_every=0 leaves the comparison out"
         )
 
     def _say(self, text: str) -> None:
