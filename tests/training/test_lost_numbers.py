@@ -1,10 +1,12 @@
 """A run whose data spoils gradients, and one whose replicas part: what is told, counted, saved, and resumed."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,10 @@ from ranks import environment, metrics
 
 from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state
 from armd_dist.checkpoint.tensors import load_model
+from armd_dist.config import load_run
+from armd_dist.orders.curriculum import Position
+from armd_dist.parallel.engine import StepResult
+from armd_dist.training.health import Health
 
 HERE = Path(__file__).parent
 WEIGHT = "two_stream.1.mlp.up.weight"
@@ -74,6 +80,27 @@ def test_too_many_in_a_row_end_the_run(runs: tuple[Path, dict[str, list[str]]]) 
     newest = out / "limited" / "checkpoints" / "step-00000005"
     assert f"samples 60 to 61; go on with checkpoint.resume={newest} training.learning_rate=0.005" in error
     assert len(metrics(out / "limited")) == 7
+
+
+@pytest.mark.parametrize(
+    ("grad_norm", "why"),
+    [
+        (2.0, "not reproduced when the step was repeated: suspect the hardware"),
+        (math.inf, "each process' own gradients are finite, but not their sum or its norm"),
+    ],
+)
+def test_what_no_gradient_explains(
+    grad_norm: float, why: str, tiny_config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = SimpleNamespace(
+        run=load_run(tiny_config, ["health.spike_factor=null"]),
+        topology=SimpleNamespace(is_main=True),
+        repeat=lambda _: (StepResult(1.0, grad_norm), None),
+        skipped_updates=3,
+    )
+    health = Health(engine, SimpleNamespace(), 0)  # type: ignore[arg-type]
+    assert not health.look(6, Position("left_to_right", 1, 0), StepResult(math.nan, math.inf), [])
+    assert capsys.readouterr().err == f"step 7: loss=nan, grad_norm=inf: update skipped (3 so far): {why}\n"
 
 
 def test_what_differs_is_not_saved(runs: tuple[Path, dict[str, list[str]]]) -> None:
