@@ -26,6 +26,7 @@ from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.training.batches import Begun
+from armd_dist.training.meter import Meter
 from data_pipeline.manifest import Manifest
 
 # The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
@@ -197,9 +198,11 @@ def _training_state(
 
 def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
-    tensors = engine.empty_state()
-    read_tensors(checkpoint, tensors)
     state = checkpoint_folder.read_training_state(checkpoint)
-    engine.load_state(state.step - state.skipped_updates, tensors)
+    places = engine.places()
+    total = sum(place.values.nbytes for place in places.values())
+    with Meter(f"loading {checkpoint}", total, engine.topology.is_main) as meter:
+        read_tensors(checkpoint, places, meter)
+    engine.go_on_from(state.step - state.skipped_updates)
     engine.skipped_updates = state.skipped_updates
     return Begun(state.step, state.consumed_samples)

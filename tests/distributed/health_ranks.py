@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 from layouts import Trainer, make_run, micro_batches
-from megatron.core import parallel_state
 from ranks import free_port
 from torch import Tensor
 
 from armd_dist.checkpoint.pieces import stage
+from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.replicas import differing_replicas
 from armd_dist.parallel.topology import start, stop
 
