@@ -8,6 +8,7 @@ from armd_dist.parallel.config import ParallelConfig
 from armd_dist.training.config import (
     CheckpointConfig,
     DataConfig,
+    HealthConfig,
     LoggingConfig,
     RunConfig,
     TrainingConfig,
@@ -28,4 +29,5 @@ class Run(BaseModel):
     parallel: ParallelConfig = ParallelConfig.model_validate({})
     checkpoint: CheckpointConfig = CheckpointConfig.model_validate({})
     validation: ValidationConfig = ValidationConfig.model_validate({})
+    health: HealthConfig = HealthConfig.model_validate({})
     logging: LoggingConfig = LoggingConfig.model_validate({})

@@ -156,7 +156,7 @@ def train_loss(metrics: Path, first: int, steps: int) -> float:
     """Mean training loss of the last tenth of a run's steps first + 1..steps, in nats a token."""
     begin = steps - max(1, (steps - first) // LAST_PART)
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    losses = {line["step"]: line["loss"] for line in lines if begin < line["step"] <= steps}
+    losses = {line["step"]: line["loss"] for line in lines if begin < line["step"] <= steps and "loss" in line}
     if len(losses) != steps - begin:
         raise BenchmarkError(f"{metrics}: lacks steps of {begin + 1} to {steps}; choose another --out")
     return mean(losses.values())

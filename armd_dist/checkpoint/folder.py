@@ -24,7 +24,8 @@ READERS, BLOCK = 8, 1 << 24  # threads that compute checksums, each with so many
 
 @dataclass(frozen=True)
 class TrainingState:
-    """What a run needs besides tensors. `consumed_samples` is training's place in the data.
+    """What a run needs besides tensors. `consumed_samples` is training's place in the data; of its steps
+    `skipped_updates` changed nothing.
 
     Random numbers are functions of (seed, sample or parameter, layer or stage): the seed is all of their state. So is
     `step` of the learning rate's.
@@ -39,6 +40,7 @@ class TrainingState:
     tokenizer_sha256: str
     topology: dict[str, int]
     versions: dict[str, str]
+    skipped_updates: int = 0  # checkpoints of before it was counted have none
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """One optimizer step over all processes. One process and 512 look the same from outside."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.average import Average
+from armd_dist.parallel.culprit import Culprit, culprit, gradients_watched
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.layers import MegatronLayers
@@ -26,6 +28,7 @@ from armd_dist.parallel.zero import (
     backward_elsewhere,
     go_on_from,
     make_deepspeed,
+    optimizer_step,
     read_state,
     settle,
     steps_of,
@@ -35,10 +38,17 @@ from armd_dist.run import Run
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the global batch, nats per token; grad_norm: of the whole model, before clipping."""
+    """loss: mean over the global batch, nats per token; grad_norm: of the whole model, before clipping.
+
+    The same on all processes, so that they agree on an update to be skipped.
+    """
 
     loss: float
     grad_norm: float
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
 class Engine:
@@ -58,17 +68,29 @@ class Engine:
         self.zero = make_deepspeed(part, run)
         self.part: Part = self.zero.module
         self.pipeline = Pipeline(run, topology.device, self.layers, self.part) if topology.pipeline_size > 1 else None
+        self.skipped_updates = 0  # since the run began
         self.average = None if run.training.ema_decay is None else Average(run.training.ema_decay)
         self.begin_average()
 
     def train_step(self, micro_batches: Sequence[MicroBatch], learning_rate: float) -> StepResult:
-        """One optimizer step on this process' part of the global batch."""
-        if self.pipeline is None:
-            total = self._accumulate(micro_batches)
-        else:
-            total = self._accumulate_in_stages(micro_batches, self.pipeline).double()
+        """One optimizer step on this process' part of the global batch.
+
+        Where the loss or the gradient norm is not finite, nothing is changed on any process, and that is counted.
+        """
+        loss = self._over_all(self._gradients(micro_batches))
         enter("updating the weights")
-        return StepResult(loss=self._over_all(total), grad_norm=self._update(learning_rate))
+        for group in self.zero.optimizer.param_groups:
+            group["lr"] = learning_rate
+        result = StepResult(loss, grad_norm=self._update(skips=not math.isfinite(loss)))
+        self.skipped_updates += not result.finite
+        return result
+
+    def repeat(self, micro_batches: Sequence[MicroBatch]) -> tuple[StepResult, Culprit | None]:
+        """What a step on these micro-batches comes to, and where it loses its numbers. Changes nothing. Collective."""
+        with gradients_watched(self.part) as found:
+            loss = self._over_all(self._gradients(micro_batches))
+        result = StepResult(loss, grad_norm=self._update(skips=True))
+        return result, culprit(found, micro_batches, self.topology)
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Sequence[MicroBatch]) -> float:
@@ -97,8 +119,13 @@ class Engine:
         beat()
         return loss
 
+    def _gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
+        """Gradients of all micro-batches, reduced; the mean of their nats per token (0 but on the last stage)."""
+        if self.pipeline is None:
+            return self._accumulate(micro_batches)
+        return self._accumulate_in_stages(micro_batches, self.pipeline).double()
+
     def _accumulate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Gradients of all micro-batches, reduced; the mean of their nats per token."""
         total, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
         for number, micro_batch in enumerate(micro_batches, start=1):
             # Before each pass: from stage 2 on a pass hands its gradients on at once, below only the last one does.
@@ -115,25 +142,26 @@ class Engine:
             sum_tied_gradients(self.part)
         return loss
 
-    def _update(self, learning_rate: float) -> float:
-        """Clips and applies the reduced gradient; returns its norm before clipping."""
-        for group in self.zero.optimizer.param_groups:
-            group["lr"] = learning_rate
+    def _update(self, skips: bool) -> float:
+        """Clips and applies the reduced gradient; returns its norm before clipping.
+
+        Changes nothing if `skips`, or if the norm is not finite (from stage 1 on DeepSpeed sees to that, and says inf).
+        """
         if self.run.parallel.zero_stage:
-            self._step()
+            self._step(skips)
             return float(self.zero.get_global_grad_norm())
         norm = gradient_norm(self.part)
         scale = (self.run.training.clip_grad / (norm + 1e-6)).clamp(max=1.0)
         for parameter in self.part.parameters():
             if parameter.grad is not None:
                 parameter.grad.mul_(scale)
-        self._step()
+        self._step(skips or not bool(norm.isfinite()))
         return norm.item()
 
-    def _step(self) -> None:
+    def _step(self, skips: bool) -> None:
         """The optimizer's step, and behind it the average's, unless the optimizer has left its own out."""
         before = steps_of(self.zero)
-        self.zero.step()
+        optimizer_step(self.zero, skips)
         if self.average is not None and (step := steps_of(self.zero)) > before:
             self.average.follow(self._saved(["weight"]), step)
 

@@ -46,8 +46,8 @@ class Heart:
         self.thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         self.thread.start()
 
-    def report(self, step: int, loss: float, tokens_per_second: float) -> None:
-        """step: finished steps; loss: of the last one, nats per token."""
+    def report(self, step: int, loss: float | None, tokens_per_second: float) -> None:
+        """step: finished steps; loss: of the last one, nats per token, None where it was not finite."""
         self.latest = replace(self.latest, step=step, loss=loss, tokens_per_second=tokens_per_second)
 
     def end(self, state: State, reason: str | None) -> None:

@@ -62,7 +62,10 @@ def as_piece(values: Tensor, parameter: Tensor, start: int) -> Piece:
 
 
 def gradient_norm(model: Part) -> Tensor:
-    """The norm of the whole model's gradient: what is split is summed over its group, what is copied counted once."""
+    """The norm of the whole model's gradient: what is split is summed over its group, what is copied counted once.
+
+    Of what is copied each process gives its part of the sum, so that what is not finite on one is not finite on all.
+    """
     device = next(model.parameters()).device
     split, whole = torch.zeros((), device=device), torch.zeros((), device=device)
     for parameter in model.parameters():
@@ -72,8 +75,8 @@ def gradient_norm(model: Part) -> Tensor:
                 whole += square
             else:
                 split += square
-    dist.all_reduce(split, group=parallel_state.get_tensor_model_parallel_group())
-    total = split + whole
+    total = split + whole / parallel_state.get_tensor_model_parallel_world_size()
+    dist.all_reduce(total, group=parallel_state.get_tensor_model_parallel_group())
     dist.all_reduce(total, group=parallel_state.get_pipeline_model_parallel_group())
     return total.sqrt()
 

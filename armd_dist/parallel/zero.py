@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -18,6 +18,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at DeepSpeed's import
 
 import deepspeed
+from deepspeed.runtime.zero.utils import ZERO_SUPPORTED_OPTIMIZERS
 from deepspeed.utils import logger
 
 with sparingly():
@@ -30,6 +31,18 @@ if not torch.cuda.is_available():
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 PARTS = ("weight", *MOMENTS)
+
+
+class Adam(torch.optim.AdamW):
+    """AdamW whose step does nothing while `skips` is set: DeepSpeed clears up behind it as behind any other step."""
+
+    skips = False
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        return None if self.skips else super().step(closure)
+
+
+ZERO_SUPPORTED_OPTIMIZERS.append(Adam)  # of any other one it says that it is untested
 
 
 class MegatronGroups:
@@ -61,7 +74,7 @@ def settle(modules: Iterable[nn.Module], run: Run, device: torch.device) -> None
 def make_deepspeed(model: Part, run: Run) -> Any:
     """The DeepSpeed engine around this process' part of the model, with AdamW as the run sets it."""
     training = run.training
-    optimizer = torch.optim.AdamW(
+    optimizer = Adam(
         _parameter_groups(model, training.weight_decay), lr=0.0, betas=training.betas, eps=training.adam_eps
     )
     engine, *_ = deepspeed.initialize(
@@ -187,5 +200,20 @@ def steps_of(engine: Any) -> int:
     return max(int(adam["step"]) for adam in _torch_optimizer(engine).state.values())
 
 
-def _torch_optimizer(engine: Any) -> torch.optim.Optimizer:
+def optimizer_step(engine: Any, skips: bool) -> None:
+    """Takes a step; one that `skips` throws gradients away, and leaves weights, moments and Adam's count as they are.
+
+    From stage 1 on DeepSpeed 0.19 does the same by itself where the norm is not finite. With offload it then leaves the
+    sums of bf16 gradients behind, which every other step drops.
+    """
+    adam = _torch_optimizer(engine)
+    adam.skips = skips
+    engine.step()
+    adam.skips = False
+    if engine.zero_optimization_stage() < 3:
+        sums = getattr(engine.optimizer, "averaged_gradients", {})
+        sums.update(dict.fromkeys(sums))
+
+
+def _torch_optimizer(engine: Any) -> Adam:
     return engine.optimizer.optimizer if engine.zero_optimization() else engine.optimizer

@@ -76,7 +76,7 @@ def _loss_figure(story: Story) -> str:
     """Loss by step, coloured by the curriculum's phase, with rho above."""
     figure, axes = _figure()
     for phase, colour in PHASE_COLOURS.items():
-        points = [(line["step"], line["loss"]) for line in story.metrics if line["phase"] == phase]
+        points = [(line["step"], line["loss"]) for line in story.metrics if line["phase"] == phase and "loss" in line]
         if points:
             axes.plot(*zip(*points, strict=True), color=colour, linewidth=1, label=phase.replace("_", " "))
     starts = {line["rho"]: line["step"] for line in reversed(story.metrics) if line["rho"] > 1}

@@ -150,6 +150,29 @@ class CheckpointConfig(BaseModel):
     )
 
 
+class HealthConfig(BaseModel):
+    model_config = STRICT
+
+    max_skipped: int = Field(
+        10,
+        ge=0,
+        description="Updates in a row that are skipped because the loss or the gradient norm is not finite; one more "
+        "stops training. 0: the first one does.",
+    )
+    replicas_every: int = Field(
+        1_000,
+        ge=0,
+        description="Steps between two comparisons of the weights that several processes hold, bit by bit; the first "
+        "step of each start and each checkpoint have one too. 0: never.",
+    )
+    spike_factor: float | None = Field(
+        10.0,
+        gt=0,
+        description="A loss so many times the usual deviation above the median of the last 128 is told as a spike. "
+        "null: none is.",
+    )
+
+
 class LoggingConfig(BaseModel):
     model_config = STRICT
 

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state, step_folder
-from armd_dist.errors import Stopped, TrainingError
+from armd_dist.checkpoint.folder import read_training_state, step_folder
+from armd_dist.errors import Stopped
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.heart import Heart
@@ -16,6 +16,7 @@ from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches, Begun
+from armd_dist.training.health import Health
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.run_lock import RunLock
 from armd_dist.training.saving import Saver, restore
@@ -77,7 +78,8 @@ def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: S
         Metrics(run, first, last) if topology.is_main else nullcontext() as metrics,
         Saver(engine, data.manifest) as saver,
     ):
-        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics, guard.heart)
+        health = Health(engine, saver, first)
+        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics, guard.heart, health)
         return loop.run(first, last, signals)
 
 
@@ -93,6 +95,7 @@ class Loop:
     saver: Saver
     metrics: Metrics | None
     heart: Heart | None
+    health: Health
 
     def run(self, first: int, last: int, signals: StopSignals) -> Stopped | None:
         """Steps `first` to `last` - 1 (0-based). Where a signal comes first: why and where it ended."""
@@ -105,6 +108,7 @@ class Loop:
             if written:
                 self.saver.land()
             saves = (step + 1) % config.checkpoint.every == 0 or step + 1 == last or signal != 0
+            self.health.compare_replicas(step, saves)
             self.batches.record(self.ledger, step, saves)
             if saves:
                 self._save(step + 1)
@@ -120,7 +124,7 @@ class Loop:
         run = self.engine.run
         rate = learning_rate(run.training, step)
         result = self.engine.train_step(micro_batches, rate)
-        _refuse_non_finite(run, result, step)
+        spikes = self.health.look(step, self.batches.position(step), result, micro_batches)
         self.check.raise_if_damaged()
         speed, held_out = self.watch.lap(), None
         if self.validation is not None and self.validation.due(step + 1, last):
@@ -129,9 +133,11 @@ class Loop:
             self.watch.lap()
         enter("writing metrics")
         if self.metrics is not None:
-            self.metrics.log(_describe(run, step, self.batches, rate, result, speed, held_out))
+            self.metrics.log(
+                _describe(step, self.batches, rate, result, speed, held_out, self.engine.skipped_updates, spikes)
+            )
         if self.heart is not None:
-            self.heart.report(step + 1, result.loss, speed)
+            self.heart.report(step + 1, _finite(result.loss), speed)
 
     def _save(self, step: int) -> None:
         enter("saving a checkpoint")
@@ -140,30 +146,35 @@ class Loop:
 
 
 def _describe(
-    run: Run, step: int, batches: Batches, rate: float, result: StepResult, speed: float, held_out: float | None
+    step: int,
+    batches: Batches,
+    rate: float,
+    result: StepResult,
+    speed: float,
+    held_out: float | None,
+    skipped: int,
+    spikes: bool,
 ) -> StepMetrics:
     position = batches.position(step)
     return StepMetrics(
         step=step + 1,
-        loss=result.loss,
-        grad_norm=result.grad_norm,
+        loss=_finite(result.loss),
+        grad_norm=_finite(result.grad_norm),
         learning_rate=rate,
         consumed_samples=batches.consumed_samples(step + 1),
         tokens_per_second=speed,
         phase=position.phase,
         rho=position.rho,
         datasets=batches.consumed(step + 1),
+        skipped_updates=skipped,
         validation_loss=held_out,
+        loss_spike=1 if spikes else None,
     )
 
 
-def _refuse_non_finite(run: Run, result: StepResult, step: int) -> None:
-    if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
-        return
-    lower = f"training.learning_rate={run.training.learning_rate / 2:g}, or with a lower training.clip_grad"
-    found = complete_checkpoints(Path(run.run.dir))
-    remedy = f"go on with checkpoint.resume={found[-1]} {lower}" if found else f"start in another run.dir with {lower}"
-    raise TrainingError(f"step {step + 1}: loss={result.loss}, grad_norm={result.grad_norm}; {remedy}")
+def _finite(value: float) -> float | None:
+    """JSON knows no other numbers."""
+    return value if math.isfinite(value) else None
 
 
 def _say(topology: Topology, text: str) -> None:

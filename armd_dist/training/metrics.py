@@ -21,20 +21,25 @@ from data_pipeline.files import write_atomically
 class StepMetrics:
     """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token.
 
+    loss and grad_norm are not there where they are not finite; skipped_updates: steps so far that changed nothing, as
+    one of the two was not; loss_spike: 1, or not there.
+
     datasets: by path, `samples` read so far and `epochs`, how many times over all of its windows that is;
     validation_loss: nats per token, in the steps that measured it.
     """
 
     step: int
-    loss: float
-    grad_norm: float
+    loss: float | None
+    grad_norm: float | None
     learning_rate: float
     consumed_samples: int
     tokens_per_second: float
     phase: str
     rho: int
     datasets: dict[str, dict[str, float]]
+    skipped_updates: int = 0
     validation_loss: float | None = None
+    loss_spike: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What scripts read; nothing of what was not measured."""
@@ -86,7 +91,8 @@ class Metrics:
         if self.wandb is not None:
             self.wandb.log(metrics.as_dict(), step=metrics.step)
         phase = metrics.phase if metrics.rho == 1 else f"{metrics.phase} rho={metrics.rho}"
-        text = f"loss {metrics.loss:.4f}  {metrics.tokens_per_second:,.0f} tokens/s  {phase}"
+        loss = "not finite" if metrics.loss is None else f"{metrics.loss:.4f}"
+        text = f"loss {loss}  {metrics.tokens_per_second:,.0f} tokens/s  {phase}"
         if metrics.validation_loss is not None:
             text += f"  validation {metrics.validation_loss:.4f}"
         self.progress.update(self.task, completed=metrics.step, text=text)

@@ -39,6 +39,7 @@ FREE = (
     "parallel.",
     "validation.",
     "checkpoint.",
+    "health.",
     "logging.",
 )
 # Of those the ones that may not after all.

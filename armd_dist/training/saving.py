@@ -26,7 +26,6 @@ from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
-from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.meter import Meter
 from armd_dist.training.run_folder import has_average
@@ -66,7 +65,7 @@ class Saver:
         """
         self.land()
         pieces = stage(self.engine.state(), self.buffers)
-        state = _training_state(self.run, self.engine.topology, self.manifest, Begun(step, samples), position)
+        state = _training_state(self.engine, self.manifest, Begun(step, samples), position)
         self.written = Written()
         self.flying = self.pool.submit(self._write, state, pieces)
         if not self.run.checkpoint.asynchronous:
@@ -177,12 +176,13 @@ def _finished(flying: Future[None], seconds: float) -> bool:
 
 
 def _training_state(
-    run: Run, topology: Topology, manifest: Manifest, begun: Begun, position: Position
+    engine: Engine, manifest: Manifest, begun: Begun, position: Position
 ) -> checkpoint_folder.TrainingState:
+    topology = engine.topology
     return checkpoint_folder.TrainingState(
         step=begun.step,
         consumed_samples=begun.sample,
-        seed=run.training.seed,
+        seed=engine.run.training.seed,
         phase=position.phase,
         rho=position.rho,
         manifest_hash=manifest.hash(),
@@ -195,6 +195,7 @@ def _training_state(
         },
         versions={name: version(name) for name in ("armd-dist", "torch", "megatron-core", "deepspeed")}
         | {"python": platform.python_version()},
+        skipped_updates=engine.skipped_updates,
     )
 
 
@@ -203,7 +204,8 @@ def restore(engine: Engine, checkpoint: Path) -> Begun:
     state, averaged = checkpoint_folder.read_training_state(checkpoint), has_average(checkpoint)
     places = {key: piece for key, piece in engine.places().items() if averaged or not key.startswith("ema/")}
     fill(places, checkpoint, engine.topology)
-    engine.go_on_from(state.step)
+    engine.go_on_from(state.step - state.skipped_updates)
+    engine.skipped_updates = state.skipped_updates
     if not averaged:
         engine.begin_average()
     return Begun(state.step, state.consumed_samples)

@@ -57,7 +57,9 @@ class Trainer:
             for name in names
         ]
         manifest = SimpleNamespace(hash=lambda: "data", tokenizer_sha256="tokenizer")
-        engine = SimpleNamespace(run=self.run, topology=self.topology, state=lambda: iter(self.pieces))
+        engine = SimpleNamespace(
+            run=self.run, topology=self.topology, state=lambda: iter(self.pieces), skipped_updates=0
+        )
         self.saver = Saver(engine, manifest)  # type: ignore[arg-type]
 
     def steps(self, first: int, last: int, save: tuple[int, ...], say: Callable[..., None]) -> None:
