@@ -13,10 +13,10 @@ from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.average import Average
-from armd_dist.parallel.culprit import Culprit, culprit, gradients_watched
 from armd_dist.parallel.dropout import Dropout
 from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.layers import MegatronLayers
+from armd_dist.parallel.lost_numbers import Culprit, culprit, gradients_watched
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
