@@ -8,7 +8,7 @@ from armd_dist.run import Run
 def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
     problems = _model_problems(run) + _data_problems(run) + _orders_problems(run) + _schedule_problems(run)
-    problems += _checkpoint_problems(run) + _parallel_problems(run)
+    problems += _checkpoint_problems(run) + _health_problems(run) + _parallel_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
@@ -137,6 +137,12 @@ def _checkpoint_problems(run: Run) -> list[Problem]:
         remedy = "use checkpoint.weights_from=null, or checkpoint.resume=auto"
         problems.append(Problem("checkpoint.weights_from", settings.weights_from, rule, remedy))
     return problems
+
+
+def _health_problems(run: Run) -> list[Problem]:
+    if run.health.rewind and run.health.spike_factor is None:
+        return [Problem("health.rewind", True, "needs health.spike_factor, which finds the spikes", "set it to 10")]
+    return []
 
 
 def _parallel_problems(run: Run) -> list[Problem]:

@@ -27,13 +27,15 @@ class Stretch:
 
 @dataclass
 class Audit:
-    """`start`: steps before the ledger begins; `saved`: steps of the newest checkpoint, as far as the proof goes."""
+    """`start`: steps before the ledger begins; `saved`: steps of the newest checkpoint, as far as the proof goes;
+    `left_out`: samples (first, end) that training jumped over on purpose, back from a loss spike."""
 
     start: int
     saved: int
     stretches: list[Stretch]
     samples: int = 0
     by_dataset: dict[str, list[int]] = field(default_factory=dict)  # path: [samples, whole epochs]
+    left_out: list[tuple[int, int]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -50,9 +52,17 @@ def audit(run_dir: Path, saved: int) -> Audit:
         result.problems.append(f"{run_dir}: its attempts read different data")
         return result
     seen = _Windows(found[0][1].about, whole=result.start == 0)
-    for folder, stretch in found:
+    reached = found[0][1].about.first_sample
+    for number, (folder, stretch) in enumerate(found):
+        if stretch.last < stretch.first:
+            continue
+        if stretch.about.first_sample > reached:
+            result.left_out.append((reached, stretch.about.first_sample))
+            for line in _lines_between(found[:number], reached, stretch.about.first_sample):
+                seen.leave_out(line)
         for line in _counted(folder, stretch, result.problems):
             result.samples += seen.add(line, result.problems)
+        reached = stretch.about.first_sample + (stretch.last - stretch.about.first_step) * stretch.about.batch
     result.by_dataset = seen.summary(result.problems)
     return result
 
@@ -86,6 +96,13 @@ def _counted(folder: Path, stretch: Stretch, problems: list[str]) -> Iterator[di
         yield from (line for line in lines if line is not None)
 
 
+def _lines_between(found: list[tuple[Path, Stretch]], first: int, end: int) -> Iterator[dict[str, Any]]:
+    """What attempts had consumed of these samples in steps that do not count."""
+    for folder, stretch in found:
+        for rank in range(stretch.about.ranks):
+            yield from (line for line in _lines(rank_file(folder, rank)) if first <= line["first"] < end)
+
+
 class _Windows:
     """Which windows were seen in the epochs that are open."""
 
@@ -116,6 +133,15 @@ class _Windows:
                 del self.open[dataset, epoch]
             del problems[MOST_PROBLEMS:]
         return _size(line)
+
+    def leave_out(self, line: dict[str, Any]) -> None:
+        """These windows are not missed."""
+        for key, windows in line["samples"].items():
+            dataset, epoch = map(int, key.split("/"))
+            if (dataset, epoch) not in self.complete:
+                self.open.setdefault((dataset, epoch), np.zeros(self.about.windows[dataset], dtype=bool))[windows] = (
+                    True
+                )
 
     def summary(self, problems: list[str]) -> dict[str, list[int]]:
         for dataset, epoch in sorted(self.open) if self.whole else []:

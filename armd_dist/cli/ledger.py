@@ -27,6 +27,8 @@ def ledger(path: Annotated[Path, RUN]) -> None:
         typer.echo(f"{stretch.name}: {stretch.about.ranks} rank(s), steps {done}; {counted}")
     for name, (samples, epochs) in result.by_dataset.items():
         typer.echo(f"{name}: {samples:,} samples, {epochs} whole epoch(s)")
+    for first, end in result.left_out:
+        typer.echo(f"samples {first} to {end - 1} were left out on purpose, back from a loss spike")
     if result.start:
         typer.echo(f"steps 1 to {result.start} stand in no ledger of {path}")
     if result.problems:

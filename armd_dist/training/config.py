@@ -171,6 +171,12 @@ class HealthConfig(BaseModel):
         description="A loss so many times the usual deviation above the median of the last 128 is told as a spike. "
         "null: none is.",
     )
+    rewind: bool = Field(
+        False,
+        description="After a spike go back to the newest checkpoint, and on from there with the samples behind the "
+        "spike; those since the checkpoint are left out.",
+    )
+    max_rewinds: int = Field(3, ge=1, description="Rewinds to one checkpoint; one more stops training.")
 
 
 class LoggingConfig(BaseModel):

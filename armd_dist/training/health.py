@@ -12,6 +12,7 @@ from armd_dist.parallel.engine import Engine, StepResult
 from armd_dist.parallel.progress import enter
 from armd_dist.parallel.replicas import differing_replicas
 from armd_dist.run import Run
+from armd_dist.training.rewind import Rewind, Rewinds
 from armd_dist.training.saving import Saver
 from armd_dist.training.spikes import Spikes
 
@@ -24,6 +25,11 @@ class Health:
         self.engine, self.saver, self.run, self.first = engine, saver, engine.run, first
         self.is_main = engine.topology.is_main
         self.in_a_row = 0
+        self.rewinds = Rewinds(self.run)
+        self.go_back()
+
+    def go_back(self) -> None:
+        """Takes the losses that are usual from metrics.jsonl, as it stands."""
         factor = self.run.health.spike_factor
         # The main process alone tells, and has the metrics to begin with.
         file = Path(self.run.run.dir) / "metrics.jsonl"
@@ -42,6 +48,18 @@ class Health:
         if spike:
             self._say(f"step {step + 1}: {spike} (health.spike_factor={self.run.health.spike_factor:g})")
         return spike is not None
+
+    def way_back(self, step: int, samples: int) -> Rewind | None:
+        """Where to go on after a spike in `step` (0-based), which had consumed `samples`; None: as if nothing had been.
+
+        Raises TrainingError, on all processes, where going back has not helped. Collective.
+        """
+        if not self.run.health.rewind:
+            return None
+        self.saver.land()
+        back, said = self.rewinds.find(step, samples, self.saver.newest)
+        self._say(said)
+        return back
 
     def _skipped(self, step: int, result: StepResult, micro_batches: Sequence[MicroBatch]) -> None:
         self.in_a_row += 1

@@ -18,6 +18,7 @@ from armd_dist.run import Run
 from armd_dist.training.batches import Batches, Begun
 from armd_dist.training.health import Health
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
+from armd_dist.training.rewind import Rewind
 from armd_dist.training.run_lock import RunLock
 from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
@@ -72,15 +73,25 @@ def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: S
         _say(topology, f"nothing to do: {run.run.dir} stands at step {first}, and {last} were asked for")
         return None
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
-    batches = Batches(run, data, topology.data_rank, topology.data_size, begun)
-    ledger = open_ledger(run, topology, data, begun)
+    check = check_data(data)
     with (
         Metrics(run, first, last) if topology.is_main else nullcontext() as metrics,
-        Saver(engine, data.manifest) as saver,
+        Saver(engine, data.manifest, newest=first if origin is not None else None) as saver,
     ):
         health = Health(engine, saver, first)
-        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics, guard.heart, health)
-        return loop.run(first, last, signals)
+        while True:
+            batches = Batches(run, data, topology.data_rank, topology.data_size, begun)
+            ledger = open_ledger(run, topology, data, begun)
+            loop = Loop(engine, batches, validation, check, ledger, saver, metrics, guard.heart, health)
+            ended = loop.run(begun.step, last, signals)
+            if not isinstance(ended, Rewind):
+                return ended
+            enter("going back to a checkpoint")
+            restore(engine, ended.checkpoint)
+            begun = ended.begun
+            if metrics is not None:
+                metrics.go_back(begun.step)
+            health.go_back()
 
 
 @dataclass
@@ -97,29 +108,33 @@ class Loop:
     heart: Heart | None
     health: Health
 
-    def run(self, first: int, last: int, signals: StopSignals) -> Stopped | None:
-        """Steps `first` to `last` - 1 (0-based). Where a signal comes first: why and where it ended."""
+    def run(self, first: int, last: int, signals: StopSignals) -> Stopped | Rewind | None:
+        """Steps `first` to `last` - 1 (0-based). Where a signal or a spike comes first: where to go on."""
         config = self.engine.run
         self.watch = Stopwatch(config.training.global_batch_size * config.data.sequence_length)
         enter("reading data", step=first + 1)
         for step, micro_batches in enumerate(self.batches.from_step(first, last), start=first):
-            self._step(step, micro_batches, last=step + 1 == last)
-            signal, written = agree(signals.received, self.saver.ended)
-            if written:
+            spikes = self._step(step, micro_batches, last=step + 1 == last)
+            agreed = agree(signals.received, self.saver.ended, spikes)
+            if agreed.written:
                 self.saver.land()
-            saves = (step + 1) % config.checkpoint.every == 0 or step + 1 == last or signal != 0
+            if agreed.spikes and (back := self.health.way_back(step, self.batches.consumed_samples(step + 1))):
+                self.batches.record(self.ledger, step, saved=True)
+                return back
+            saves = (step + 1) % config.checkpoint.every == 0 or step + 1 == last or agreed.signal != 0
             self.health.compare_replicas(step, saves)
             self.batches.record(self.ledger, step, saves)
             if saves:
                 self._save(step + 1)
-            if signal and step + 1 < last:
+            if agreed.signal and step + 1 < last:
                 self.saver.land()
-                return Stopped(step + 1, signal, step_folder(Path(config.run.dir), step + 1))
+                return Stopped(step + 1, agreed.signal, step_folder(Path(config.run.dir), step + 1))
             enter("reading data", step=step + 2)
         enter("finishing")
         return None
 
-    def _step(self, step: int, micro_batches: list[MicroBatch], last: bool) -> None:
+    def _step(self, step: int, micro_batches: list[MicroBatch], last: bool) -> bool:
+        """Trains, measures and tells; whether the loss spikes, on the main process."""
         enter("training")
         run = self.engine.run
         rate = learning_rate(run.training, step)
@@ -138,6 +153,7 @@ class Loop:
             )
         if self.heart is not None:
             self.heart.report(step + 1, _finite(result.loss), speed)
+        return spikes
 
     def _save(self, step: int) -> None:
         enter("saving a checkpoint")

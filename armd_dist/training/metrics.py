@@ -79,6 +79,12 @@ class Metrics:
         if self.wandb is not None:
             self.wandb.finish()
 
+    def go_back(self, step: int) -> None:
+        """Forgets all that came after `step` steps, which are done anew."""
+        self.stream.close()
+        forget_after(self.file, step)
+        self.stream = open(self.file, "a")  # noqa: SIM115 (it stays open)
+
     def log(self, metrics: StepMetrics) -> None:
         try:
             self.stream.write(json.dumps(metrics.as_dict()) + "\n")

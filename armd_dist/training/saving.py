@@ -46,8 +46,9 @@ class Saver:
     lands.
     """
 
-    def __init__(self, engine: Engine, manifest: Manifest) -> None:
-        self.engine, self.manifest, self.run = engine, manifest, engine.run
+    def __init__(self, engine: Engine, manifest: Manifest, newest: int | None = None) -> None:
+        """newest: the step of the newest checkpoint, if there is one; kept up to date."""
+        self.engine, self.manifest, self.run, self.newest = engine, manifest, engine.run, newest
         self.is_main = engine.topology.is_main
         # The writers talk while training's collectives go their own way.
         group = dist.new_group(backend="gloo", timeout=PATIENCE)
@@ -55,7 +56,7 @@ class Saver:
         self.group = group
         self.pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self.buffers: dict[str, Tensor] = {}
-        self.flying: Future[None] | None = None
+        self.flying: Future[int] | None = None
 
     def save(self, step: int, samples: int, position: Position) -> None:
         """Saves the engine's state as checkpoints/step-*/, which exists once all of it is there. Collective.
@@ -86,7 +87,7 @@ class Saver:
         self._wait(self.written.ended.wait)
         enter("waiting for the others' parts of a checkpoint")
         self._wait(lambda seconds: _finished(flying, seconds))
-        flying.result()
+        self.newest = flying.result()
 
     def _wait(self, ended: Callable[[float], bool]) -> None:
         """Shows progress as long as bytes are written, and no longer."""
@@ -111,8 +112,8 @@ class Saver:
         finally:
             self.pool.shutdown()
 
-    def _write(self, state: checkpoint_folder.TrainingState, pieces: dict[str, Piece]) -> None:
-        """On the thread of its own, on every process."""
+    def _write(self, state: checkpoint_folder.TrainingState, pieces: dict[str, Piece]) -> int:
+        """On the thread of its own, on every process. Returns the step."""
         run_dir = Path(self.run.run.dir)
         partial = checkpoint_folder.partial_folder(run_dir, state.step)
         final = checkpoint_folder.step_folder(run_dir, state.step)
@@ -121,6 +122,7 @@ class Saver:
             files = self._together(lambda: write_tensors(partial, pieces, self.group, self.written))
             written = {name: one for mine in files for name, one in mine.items()}
             self._together(lambda: self._seal(partial, final, state, written) if self.is_main else None)
+            return state.step
         except CheckpointError as error:
             if self.is_main:
                 shutil.rmtree(partial, ignore_errors=True)
@@ -169,7 +171,7 @@ class Saver:
         return [result for result, _ in found]
 
 
-def _finished(flying: Future[None], seconds: float) -> bool:
+def _finished(flying: Future[int], seconds: float) -> bool:
     with suppress(Exception):
         flying.result(seconds)
     return flying.done()

@@ -2,7 +2,7 @@
 
 import signal
 from types import FrameType, TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.distributed as dist
@@ -42,8 +42,17 @@ class StopSignals:
         self.received = self.received or number
 
 
-def agree(received: int, written: bool) -> tuple[int, bool]:
-    """(a signal that any process received, or 0; whether the write of a checkpoint has ended on all). Collective."""
-    told = torch.tensor([received, -int(written)])
+class Agreed(NamedTuple):
+    """signal: one that any process received, or 0; written: the write of a checkpoint has ended on all processes;
+    spikes: the loss does, as the main process sees it."""
+
+    signal: int
+    written: bool
+    spikes: bool
+
+
+def agree(received: int, written: bool, spikes: bool = False) -> Agreed:
+    """What all processes go by, from what each one knows. Collective."""
+    told = torch.tensor([received, -int(written), int(spikes)])
     dist.all_reduce(told, dist.ReduceOp.MAX)
-    return int(told[0]), bool(told[1] == -1)
+    return Agreed(int(told[0]), bool(told[1] == -1), bool(told[2]))

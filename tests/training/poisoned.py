@@ -19,6 +19,8 @@ from armd_dist.training import health, loop
 
 WEIGHT = "two_stream.1.mlp.up.weight"
 SAMPLES: set[int] = set()  # that spoil a gradient
+SPIKING: set[int] = set()  # that have ten times their loss
+LONG = ["training.steps=140", "orders.left_to_right_steps=140", "orders.strided_from=null", "checkpoint.every=20"]
 
 
 def poison() -> None:
@@ -34,7 +36,8 @@ def poison() -> None:
 
     def noting(engine: Engine, micro_batch: MicroBatch) -> Loss:
         current[0] = micro_batch.first_sample
-        return loss_of(engine, micro_batch)
+        loss = loss_of(engine, micro_batch)
+        return loss._replace(nll=10 * loss.nll) if current[0] in SPIKING else loss
 
     Engine.__init__, Engine._loss = poisoned, noting  # type: ignore[method-assign]
 
@@ -59,6 +62,8 @@ def main(config: Path, out: Path) -> None:
     train(config, out / "resumed")
     train(config, out / "limited", "health.max_skipped=1")
     SAMPLES.clear()
+    SPIKING.add(135 * 8)  # the first one of step 136
+    train(config, out / "rewound", "health.rewind=true", "data.ledger=true", *LONG)
     compared: list[Any] = []
 
     def differing(*engine: object) -> str | None:

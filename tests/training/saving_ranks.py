@@ -72,8 +72,7 @@ class Trainer:
                     began = time.monotonic()
                     self.saver.save(step, step, POSITION)
                     say(paused=time.monotonic() - began, step=step)
-                _, ended = agree(0, self.saver.ended)
-                if ended:
+                if agree(0, self.saver.ended).written:
                     self.saver.land()
                 say(finished=step)
 

@@ -15,9 +15,12 @@ from ranks import environment, metrics
 from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state
 from armd_dist.checkpoint.tensors import load_model
 from armd_dist.config import load_run
+from armd_dist.errors import TrainingError
 from armd_dist.orders.curriculum import Position
 from armd_dist.parallel.engine import StepResult
 from armd_dist.training.health import Health
+from armd_dist.training.rewind import Rewinds
+from data_pipeline.audit import audit
 
 HERE = Path(__file__).parent
 WEIGHT = "two_stream.1.mlp.up.weight"
@@ -36,7 +39,7 @@ def runs(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
     assert done.returncode == 0, done.stderr
     said: dict[str, list[str]] = {}
     for line in done.stderr.splitlines():
-        if line in ("whole:", "resumed:", "limited:", "flipped:"):
+        if line in ("whole:", "resumed:", "limited:", "rewound:", "flipped:"):
             said[line[:-1]] = []
         elif said:
             list(said.values())[-1].append(line)
@@ -110,3 +113,30 @@ def test_what_differs_is_not_saved(runs: tuple[Path, dict[str, list[str]]]) -> N
     error = said["flipped"][-1]
     assert error.startswith("error: step 9: the bits of a weight differ on rank 1: a fault of memory")
     assert "leave that machine out, and the same command goes on from the newest checkpoint" in error
+
+
+def test_a_spike_sends_back_and_its_samples_are_left_out(runs: tuple[Path, dict[str, list[str]]]) -> None:
+    out, said = runs
+    folder = out / "rewound"
+    told = [line for line in said["rewound"] if "step 136" in line]
+    checkpoint = folder / "checkpoints" / "step-00000120"
+    assert told[-1] == f"step 136: going back to {checkpoint} (1 of 3), and on behind sample 1087"
+    lines = metrics(folder)
+    assert [line["step"] for line in lines] == list(range(1, 141))
+    assert not any("loss_spike" in line for line in lines)
+    assert [lines[step]["consumed_samples"] for step in (119, 120, 139)] == [960, 1096, 1248]
+    proof = audit(folder, 140)
+    assert not proof.problems
+    assert proof.left_out == [(960, 1088)]
+    assert proof.samples == 140 * 8
+
+
+def test_going_back_ends_where_it_does_not_help(tiny_config: Path) -> None:
+    rewinds = Rewinds(load_run(tiny_config, ["health.rewind=true", "health.max_rewinds=2"]))
+    assert rewinds.find(3, 32, None) == (None, "step 4: there is no checkpoint yet to go back to")
+    for newest in (5, 5, 10, 10):
+        back, _ = rewinds.find(11, 96, newest)
+        assert back is not None
+        assert back.begun == (newest, 96)
+    with pytest.raises(TrainingError, match=r"step 12: spikes again after 2 rewind\(s\) to .*step-00000010"):
+        rewinds.find(11, 96, 10)
