@@ -1,5 +1,6 @@
 """A running test cluster, asked and told as a user would."""
 
+import json
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 
 # The machine may be busy with other tests.
 PATIENCE_S = 300.0
+CPU_JOB = ("--gpus-per-node", "0", "--cpus-per-task", "1", "--time", "0:10:00")
+ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
 
 
 @dataclass(frozen=True)
@@ -64,4 +67,7 @@ class Cluster:
             time.sleep(0.3)
 
 
-ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
+def losses(run_dir: Path) -> dict[int, float]:
+    """The loss of each step."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines}
