@@ -68,10 +68,14 @@ class _Connection:
 
 
 class Watch:
-    """Watches the other processes while its block runs. With one process it does nothing."""
+    """Watches the other processes while its block runs. With one process it does nothing.
 
-    def __init__(self, rank: int, world_size: int, timeout_minutes: float) -> None:
+    ends_early: SIGTERM before the first step ends the process; from then on the loop answers it.
+    """
+
+    def __init__(self, rank: int, world_size: int, timeout_minutes: float, ends_early: bool = False) -> None:
         self.rank, self.world_size, self.timeout_s = rank, world_size, 60 * timeout_minutes
+        self.ends_early = ends_early
         now = time.monotonic()
         # Rank 0 looks after all, the others after it.
         seen = range(world_size) if rank == 0 else (0,)
@@ -94,12 +98,9 @@ class Watch:
                 end.setblocking(False)
             self.selector.register(self.wake, selectors.EVENT_READ, self.wake)
             self._meet()
-            # Where nobody else listens to SIGTERM (a cluster's launcher does). The number goes to the thread at once;
-            # the main thread, which may be in a collective, is not asked.
-            self.listens = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-            if self.listens:
+            if self.ends_early:
+                # The number goes to the thread at once; the main thread, which may be in a collective, is not asked.
                 signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
-                signal.signal(signal.SIGTERM, lambda *_: None)
             self.thread.start()
         return self
 
@@ -113,8 +114,7 @@ class Watch:
         self.goodbye = "" if error is None or kind is None else f"{kind.__name__}: {error}".strip().splitlines()[0]
         self.waker.send(b"\0")
         self.thread.join()
-        if self.listens:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.ends_early:
             signal.set_wakeup_fd(-1)
 
     def _meet(self) -> None:
@@ -223,7 +223,7 @@ class Watch:
     def _act(self, now: float) -> None:
         if self.verdict is not None and now >= self.verdict[1]:
             _end(f"{self.verdict[0]}; rank {self.rank} ends, {here()}")
-        if self.terminated is not None and now >= self.terminated + TERMINATION_S:
+        if self.terminated is not None and now >= self.terminated + TERMINATION_S and here().step == 0:
             self._tell(self._pulse() | {"left": "was asked to end (SIGTERM)"})
             os._exit(128 + signal.SIGTERM)
 

@@ -19,6 +19,7 @@ from ranks import free_port
 
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.watch import Watch
+from armd_dist.training.stopping import StopSignals
 
 HARMED_STEP, STEPS, LONG_S, PATIENCE_S = 5, 8, 6, 60
 SIGNALS = {"killed": signal.SIGKILL, "stopped": signal.SIGSTOP, "asked to end": signal.SIGTERM}
@@ -37,9 +38,13 @@ def come_to_harm(harm: str, mark: Path) -> None:
 
 
 def steps(harm: str, harmed: int, minutes: float, mark: Path) -> None:
-    """What one process does. `hangs late`: in the phase in which the others wait."""
+    """What one process does. `hangs late`: in the phase in which the others wait; `asked to end`: before any step."""
     dist.init_process_group("gloo")
-    with Watch(dist.get_rank(), dist.get_world_size(), minutes):
+    early = harm == "asked to end"
+    with StopSignals(dist.get_world_size()), Watch(dist.get_rank(), dist.get_world_size(), minutes, ends_early=early):
+        enter("opening the data", 0)
+        if early and dist.get_rank() == harmed:
+            come_to_harm(harm, mark)
         for step in range(1, STEPS + 1):
             mine = step == HARMED_STEP and dist.get_rank() == harmed
             enter("reading data", step)

@@ -41,7 +41,10 @@ SAID = {
     "first_hangs": (LATE, r"rank 0 \(.+\) hangs, for \d s in step 5, reading data"),
     "hangs_late": (LATE, r"rank 1 \(.+\) hangs, for \d s in step 5, training"),
     "fails": (AT_ONCE, r"rank 1 \(.+\) failed in step 5, reading data: ValueError: a bad shard"),
-    "asked_to_end": (AT_ONCE + 5, r"rank 1 \(.+\) failed in step 5, reading data: was asked to end \(SIGTERM\)"),
+    "asked_to_end": (
+        AT_ONCE + 5,
+        r"rank 1 \(.+\) failed before the first step, opening the data: was asked to end",
+    ),
 }
 # What becomes of the one that came to harm; a stopped one is told to go on when all others have ended.
 OWN_END = {"killed": -9, "first_killed": -9, "fails": 1, "asked_to_end": 143}
@@ -73,7 +76,10 @@ def test_the_others_name_it_and_end(name: str, ended: dict[str, dict[str, dict[s
                 assert re.search(rf"^error: {said}.*; rank {rank} ends, in step 5, ", end["said"], re.M), end["said"]
             continue
         assert end["code"] == LOST, end["said"]
-        assert re.search(rf"^error: {said}.*; rank {rank} ends, in step 5, training$", end["said"], re.M), end["said"]
+        step = 1 if name == "asked_to_end" else 5
+        assert re.search(rf"^error: {said}.*; rank {rank} ends, in step {step}, training$", end["said"], re.M), end[
+            "said"
+        ]
         assert end["seconds"] < seconds
         assert "Traceback" not in end["said"]
 
