@@ -20,6 +20,11 @@ from launchers.job import TrainingJob
 from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
 
+# -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
+PYTHON = f"{shlex.quote(sys.executable)} -P"
+# submitit counts every signal to a job of less than ten minutes as a time-out. What limits us is progress.
+ANY_NUMBER = 1_000_000
+
 
 class Sbatch(submitit.SlurmExecutor):
     """Slurm's executor, also where Slurm is not installed: enough there to see what would be submitted."""
@@ -27,6 +32,11 @@ class Sbatch(submitit.SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 1
+
+    def _num_tasks(self) -> int:
+        """The most that there may be, where the number of nodes is a range."""
+        most = int(str(self.parameters["nodes"]).split("-")[-1])
+        return most * self.parameters["ntasks_per_node"]
 
     def script(self) -> str:
         """The text that would be handed to sbatch."""
@@ -63,8 +73,7 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
 
 
 def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
-    # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
-    executor = Sbatch(folder=fresh_folder(run), python=f"{shlex.quote(sys.executable)} -P")
+    executor = Sbatch(folder=fresh_folder(run), max_num_timeout=ANY_NUMBER, python=PYTHON)
     asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
@@ -75,7 +84,7 @@ def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
 def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
         "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
-        "nodes": cluster.nodes,
+        "nodes": cluster.nodes if cluster.min_nodes is None else f"{cluster.min_nodes}-{cluster.nodes}",
         "ntasks_per_node": cluster.processes_per_node,
         "gpus_per_node": cluster.gpus_per_node or None,
         "cpus_per_task": cluster.cpus_per_task,
@@ -85,8 +94,11 @@ def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "additional_parameters": cluster.sbatch or None,
+        "signal_delay_s": cluster.signal_seconds,
+        # Where the cluster's default is otherwise, no job could be started again.
+        "additional_parameters": {"requeue": True, **cluster.sbatch},
         "setup": _setup(cluster, folder),
+        "teardown": _teardown(run, cluster, folder),
         "srun_args": _srun_arguments(cluster),
     }
 
@@ -97,7 +109,17 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
     # After the user's lines: a module may set it too.
     code = f"export PYTHONPATH={shlex.quote(str(folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    return [*cluster.setup, *exports, *hide, code]
+    # sbatch counts the processes of the fewest nodes, and srun would start no more on others.
+    count = (
+        [] if cluster.min_nodes is None else [f"export SLURM_NTASKS=$((SLURM_NNODES * {cluster.processes_per_node}))"]
+    )
+    return [*cluster.setup, *exports, *hide, code, *count]
+
+
+def _teardown(run: Run, cluster: ClusterConfig, folder: Path) -> list[str]:
+    """A crash is answered here, where no process is left that could die of it."""
+    places = f"{shlex.quote(str(folder))} {shlex.quote(str(Path(run.run.dir).absolute()))}"
+    return ["code=$?", f"{PYTHON} -m launchers.requeue {places} {cluster.max_crashes} $code"]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:
