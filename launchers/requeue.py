@@ -26,6 +26,8 @@ from launchers.errors import LaunchError
 
 # Of metrics.jsonl, which grows for months: more than a line.
 LAST_BYTES = 65536
+# Starts in a row that come to nothing: a time limit may be shorter than a start. Preemption does so too, for a while.
+MOST_IDLE = 10
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,21 @@ class Attempt:
             sys.exit(0)
         self.note("stopped", step, reason=reason)
         state = _state(self.job_id)
+        if step is None and self._idle() >= MOST_IDLE:
+            told = f"{reason}, for the {MOST_IDLE}th time in a row: job {self.job_id} is not started again"
+            self.note("given up", step, reason=told)
+            raise LaunchError(f"{told}; give it more --time, or a partition that lets it begin")
         if state == "RUNNING":
             _say(f"{reason}; job {self.job_id} goes back into the queue")
             self.requeue()
         else:
             _say(f"{reason}; job {self.job_id} is {state.lower()}, and stays as Slurm wants it")
         sys.exit(0)
+
+    def _idle(self) -> int:
+        """Starts in a row, up to this one, that ended before the first step."""
+        steps = [note["step"] for note in self.notes("stopped")]
+        return next((count for count, step in enumerate(reversed(steps)) if step is not None), len(steps))
 
     def requeue(self) -> None:
         """Raises LaunchError where Slurm refuses."""
@@ -201,14 +212,13 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(folder: str, run_dir: str, max_crashes: str, code: str) -> int:
-    """For the batch script, once the processes have ended; returns their exit code."""
+def main(folder: str, run_dir: str, max_crashes: str, code: str) -> None:
+    """For the batch script, once its processes have ended with an error."""
     os.environ["SUBMITIT_FOLDER"] = folder
     attempt = Attempt.here()
-    if attempt is not None and code != "0":
+    if attempt is not None:
         after_crash(attempt, Path(run_dir), int(max_crashes), int(code))
-    return int(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -1,8 +1,8 @@
 """A Slurm of the tests' own: two nodes on this machine, without systemd or cgroups, in one folder.
 
 As a program, `python tests/launchers/cluster.py FOLDER`, it is the cluster: it says `ready`, and ends everything once
-its standard input is closed, however the process that held the other end has ended. Commands find it by
-SLURM_CONF=FOLDER/slurm.conf.
+its standard input is closed, however the process that held the other end has ended, and FOLDER with it. Commands find
+it by SLURM_CONF=FOLDER/slurm.conf.
 """
 
 import os
@@ -204,6 +204,7 @@ def main() -> None:
         sys.stdin.read()
     finally:
         daemons.stop()
+        shutil.rmtree(daemons.folder)
 
 
 if __name__ == "__main__":

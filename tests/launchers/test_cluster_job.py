@@ -1,5 +1,6 @@
 """`armd launch slurm` on a real Slurm."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,3 +33,13 @@ def test_of_one_or_two_nodes_it_takes_what_is_there(slurm: Cluster, config: Path
         assert len(list(run_dir.glob("launch/*/*_result.pkl"))) == nodes
         found[nodes] = losses(run_dir)
     assert found[1] == pytest.approx(found[2], rel=1e-5)
+
+
+def test_sixteen_nodes_of_eight_gpus_would_be_taken(slurm: Cluster, tmp_path: Path) -> None:
+    armd_7b = Path(__file__).parents[2] / "configs" / "armd_7b.yaml"
+    asked = ("--nodes", "16", "--gpus-per-node", "8", "--time", "2-00:00:00", "--partition", "gpus", "--dry-run")
+    script = tmp_path / "job.sh"
+    script.write_text(slurm.ask(sys.executable, "-m", "armd_dist", "launch", "slurm", armd_7b, *asked))
+    slurm.ask("sbatch", "--test-only", script)
+    with pytest.raises(AssertionError, match="configuration is not available"):
+        slurm.ask("sbatch", "--test-only", "--gpus-per-node=9", script)
