@@ -26,6 +26,8 @@ from launchers.errors import LaunchError
 
 # Of metrics.jsonl, which grows for months: more than a line.
 LAST_BYTES = 65536
+# Between one try and the next to speak with Slurm, which may be busy.
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 # Starts in a row that come to nothing: a time limit may be shorter than a start. Preemption does so too, for a while.
 MOST_IDLE = 10
 
@@ -108,12 +110,16 @@ class Attempt:
 
     def requeue(self) -> None:
         """Raises LaunchError where Slurm refuses."""
-        # Its signal handler would count time-outs and write the job's pickle anew; neither is wanted.
-        try:
-            submitit.JobEnvironment()._requeue(0)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = f"job {self.job_id} cannot be started again ({error})"
-            raise LaunchError(f"{said}; the same command continues from the newest checkpoint") from error
+        for pause in (*PAUSES_S, None):
+            try:
+                # Not by its signal handler, which would count time-outs and write the job's pickle anew.
+                submitit.JobEnvironment()._requeue(0)
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                if pause is None:
+                    said = f"job {self.job_id} cannot be started again ({error})"
+                    raise LaunchError(f"{said}; the same command continues from the newest checkpoint") from error
+                time.sleep(pause)
 
     def note(self, kind: str, step: int | None, **details: Any) -> None:
         line = {"restart": self.number, "kind": kind, "step": step, **details, "time": time.time()}
@@ -203,9 +209,13 @@ def _signals() -> tuple[int, ...]:
 
 
 def _state(job_id: str) -> str:
-    """RUNNING also where preemption or the time limit has only been announced."""
-    asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "UNKNOWN"
+    """RUNNING also where preemption or the time limit has only been announced, or where Slurm does not answer."""
+    for pause in (*PAUSES_S, 0.0):
+        asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0 and asked.stdout.strip():
+            return asked.stdout.strip()
+        time.sleep(pause)
+    return "RUNNING"
 
 
 def _say(text: str) -> None:

@@ -27,6 +27,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     }
     for name, value in place.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("launchers.requeue.PAUSES_S", (0.0, 0.0))
     found = Attempt.here()
     assert found == Attempt(tmp_path / "job", "7", 0, 0)
     return found
@@ -132,6 +133,15 @@ def test_starts_that_come_to_nothing_are_not_repeated_for_ever(
     assert asked() == ["requeue 7"]
     with pytest.raises(SystemExit):
         attempt.hand_over("SIGUSR2: stopped", 12)
+
+
+def test_a_busy_slurm_is_asked_again(attempt: Attempt, commands: Callable[..., Path]) -> None:
+    folder = commands(scontrol=ASKED + '\n[ "$(cat "$(dirname "$0")/asked" | wc -l)" -gt 2 ]', squeue="exit 1")
+    for name in ("cat", "wc"):
+        (folder / name).symlink_to(f"/usr/bin/{name}")
+    with pytest.raises(SystemExit):
+        attempt.hand_over("SIGTERM: stopped", 12)
+    assert (folder / "asked").read_text() == "requeue 7\n" * 3
 
 
 def test_a_refusal_of_slurm_is_told(attempt: Attempt, commands: Callable[..., Path]) -> None:
