@@ -13,7 +13,7 @@ from pathlib import Path
 # The machine may be busy with other tests.
 PATIENCE_S = 300.0
 CPU_JOB = ("--gpus-per-node", "0", "--cpus-per-task", "1", "--time", "0:10:00")
-ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
+ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
 
 
 @dataclass(frozen=True)

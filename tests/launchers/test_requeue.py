@@ -36,7 +36,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
 @pytest.fixture
 def asked(commands: Callable[..., Path]) -> Iterator[Callable[[], list[str]]]:
     """What scontrol has been asked so far, where the job runs."""
-    folder = commands(scontrol=ASKED, squeue="echo RUNNING")
+    folder = commands(scontrol=ASKED, squeue="echo SIGNALING")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     yield lambda: (folder / "asked").read_text().splitlines() if (folder / "asked").exists() else []
     for number, handler in before.items():
