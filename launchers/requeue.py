@@ -69,35 +69,37 @@ class Attempt:
 
     @contextmanager
     def requeued_on_signal(self) -> Iterator[None]:
-        """Before training listens itself nothing can be lost: the job goes back into the queue at once."""
+        """Before training listens itself nothing can be lost: the job goes back into the queue at once.
+
+        Afterwards signals mean nothing any more: a process on its way out is not to die of one.
+        """
 
         def leave(number: int, _: object) -> None:
             if self.rank == 0:
                 self.hand_over(f"{signal.Signals(number).name} before the first step", step=None)
 
-        before = {number: signal.signal(number, leave) for number in _signals()}
+        for number in _signals():
+            signal.signal(number, leave)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _ignore_signals()
 
     def hand_over(self, reason: str, step: int | None) -> NoReturn:
         """Ends this process after a signal; the first one has Slurm start the job again, unless it is to end for good.
 
         step: of the checkpoint that was saved. Raises LaunchError where Slurm refuses.
         """
-        for number in _signals():
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         # No process may fail: srun would end the first one before it has spoken with Slurm.
         if self.rank != 0:
             sys.exit(0)
         self.note("stopped", step, reason=reason)
-        state = _state(self.job_id)
         if step is None and self._idle() >= MOST_IDLE:
             told = f"{reason}, for the {MOST_IDLE}th time in a row: job {self.job_id} is not started again"
             self.note("given up", step, reason=told)
             raise LaunchError(f"{told}; give it more --time, or a partition that lets it begin")
+        state = _state(self.job_id)
         if state in GOES_ON:
             _say(f"{reason}; job {self.job_id} goes back into the queue")
             self.requeue()
@@ -214,6 +216,11 @@ def _last_error(attempt: Attempt, code: int) -> str:
 
 def _signals() -> tuple[int, ...]:
     return signal.SIGTERM, submitit.JobEnvironment()._usr_sig()
+
+
+def _ignore_signals() -> None:
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _state(job_id: str) -> str:

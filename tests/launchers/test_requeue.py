@@ -110,6 +110,19 @@ def test_a_signal_puts_the_job_back_and_no_process_fails(attempt: Attempt, asked
     assert [(note["step"], note["reason"]) for note in attempt.notes("stopped")] == [(12, "SIGUSR2: stopped")]
 
 
+def test_a_start_that_is_told_to_end_goes_back_and_one_that_is_over_listens_no_more(
+    attempt: Attempt, asked: Callable[[], list[str]]
+) -> None:
+    with pytest.raises(SystemExit), attempt.requeued_on_signal():
+        signal.raise_signal(signal.SIGUSR2)
+    assert asked() == ["requeue 7"]
+    assert attempt.notes("stopped")[0]["reason"] == "SIGUSR2 before the first step"
+    with attempt.requeued_on_signal():
+        pass
+    signal.raise_signal(signal.SIGUSR2)
+    assert asked() == ["requeue 7"]
+
+
 @pytest.mark.parametrize("state", ["COMPLETING", "PENDING", "CANCELLED"])
 def test_a_job_that_slurm_is_ending_stays_so(
     state: str, attempt: Attempt, commands: Callable[..., Path], tmp_path: Path
