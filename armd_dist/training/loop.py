@@ -6,10 +6,11 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from armd_dist.checkpoint.folder import complete_checkpoints, step_folder
+from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state, step_folder
 from armd_dist.errors import Stopped, TrainingError
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.engine import Engine, StepResult
+from armd_dist.parallel.heart import Heart
 from armd_dist.parallel.progress import enter
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.watch import Watch
@@ -35,10 +36,12 @@ def train(run: Run) -> None:
     try:
         with (
             StopSignals(topology.world_size) as signals,
-            Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes, signals.would_end),
+            # Outside of the watch, whose last heartbeat is written while the folder is still this job's.
             RunLock(Path(run.run.dir)) as lock,
+            Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes, signals.would_end) as guard,
         ):
-            stopped = _train(run, topology, lock, signals)
+            stopped = _train(run, topology, guard, lock, signals)
+            guard.stopped_by = stopped and stopped.signal
     finally:
         # One that fails alone does not wait for others, who may wait for it in a collective.
         if topology.world_size == 1 or sys.exc_info()[0] is None:
@@ -47,16 +50,18 @@ def train(run: Run) -> None:
         raise stopped
 
 
-def _train(run: Run, topology: Topology, lock: RunLock, signals: StopSignals) -> Stopped | None:
+def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: StopSignals) -> Stopped | None:
     enter("opening the data")
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
     origin, notes = agree_on_start(run, topology, data, lock)
+    first = read_training_state(origin).step if origin is not None else 0
+    last = run.training.stop_at or run.training.steps
+    guard.claimed(Path(run.run.dir), first, last)
     enter("making or loading the model")
     engine = Engine(run, topology)
     begun = restore(engine, origin) if origin is not None else Begun(0, 0)
-    first, last = begun.step, run.training.stop_at or run.training.steps
     for note in notes:
         _say(topology, note)
     if first >= last:
@@ -69,7 +74,7 @@ def _train(run: Run, topology: Topology, lock: RunLock, signals: StopSignals) ->
         Metrics(run, first, last) if topology.is_main else nullcontext() as metrics,
         Saver(engine, data.manifest) as saver,
     ):
-        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics)
+        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics, guard.heart)
         return loop.run(first, last, signals)
 
 
@@ -84,6 +89,7 @@ class Loop:
     ledger: RankLedger | None
     saver: Saver
     metrics: Metrics | None
+    heart: Heart | None
 
     def run(self, first: int, last: int, signals: StopSignals) -> Stopped | None:
         """Steps `first` to `last` - 1 (0-based). Where a signal comes first: why and where it ended."""
@@ -121,6 +127,8 @@ class Loop:
         enter("writing metrics")
         if self.metrics is not None:
             self.metrics.log(_describe(run, step, self.batches, rate, result, speed, held_out))
+        if self.heart is not None:
+            self.heart.report(step + 1, result.loss, speed)
 
     def _save(self, step: int) -> None:
         enter("saving a checkpoint")

@@ -1,5 +1,6 @@
 """A run that is interrupted and continued by the same command is the uninterrupted one, to the last bit."""
 
+import re
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from torture import Torture
 
 from armd_dist.checkpoint.compare import compare_tensors
 from armd_dist.checkpoint.folder import complete_checkpoints
+from armd_dist.heartbeat import Heartbeat
 from data_pipeline.audit import audit
 from data_pipeline.ledger import attempts
 
@@ -44,6 +46,12 @@ def assert_equal(broken: Path, whole: Path, steps: int) -> None:
     assert consumed(broken) == consumed(whole)
 
 
+def heartbeat(folder: Path) -> Heartbeat:
+    found = Heartbeat.read(folder)
+    assert found is not None
+    return found
+
+
 def begin(tiny_config: Path, folder: Path, steps: int, overrides: list[str]) -> tuple[Torture, Path]:
     """The job that will be interrupted, and the folder of the same one, done."""
     words = ["train", tiny_config, f"training.steps={steps}", *OFTEN, *overrides]
@@ -58,10 +66,19 @@ def test_interrupted_run_continues_exactly(tiny_config: Path, tmp_path: Path) ->
     assert job.report.codes == [{STOPPED}]
     assert job.report.repeated == 0
     assert "SIGTERM: stopped after step" in (tmp_path / "broken.log").read_text()
+    stopped = heartbeat(tmp_path / "broken")
+    assert (stopped.state, stopped.reason, stopped.first_step) == ("stopped", "SIGTERM", 0)
+    assert stopped.step == len(curve(tmp_path / "broken"))
     job.kill()
+    assert heartbeat(tmp_path / "broken").state == "running"
+    assert heartbeat(tmp_path / "broken").first_step == stopped.step
     job.kill(ranks=(1,))
     assert job.report.codes[1:] == [{-9}, {-9, 3}]
+    assert re.match(r"rank 1 \(.+\) died", heartbeat(tmp_path / "broken").reason or "")
     assert job.finish() == [0, 0]
+    finished = heartbeat(tmp_path / "broken")
+    assert (finished.state, finished.reason, finished.step, finished.stop_at) == ("finished", None, 60, 60)
+    assert finished.loss == curve(whole)[-1]["loss"]
     assert_equal(tmp_path / "broken", whole, 60)
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 # Lower rooms first; a room may import the rooms before it.
 ROOMS = (
     ("armd_dist/errors.py", "armd_dist/tables.py", "data_pipeline"),
+    ("armd_dist/heartbeat.py",),
     ("armd_dist/orders",),
     ("armd_dist/model",),
     ("armd_dist/objectives",),
@@ -49,6 +50,7 @@ TORCH_FREE = [
     "armd_dist/config_rules.py",
     "armd_dist/run.py",
     "armd_dist/errors.py",
+    "armd_dist/heartbeat.py",
     "armd_dist/cli",
     "armd_dist/checkpoint/folder.py",
     "armd_dist/checkpoint/retention.py",
