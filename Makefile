@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.armd-ready
 
-.PHONY: setup quickstart check test parity torture help
+.PHONY: setup quickstart check test parity torture cluster help
 .DEFAULT_GOAL := help
 
 help:
@@ -12,6 +12,7 @@ help:
 	@echo "make test         the test suite"
 	@echo "make parity       every parallel layout against one process, takes its time"
 	@echo "make torture      one run killed fifty times, and whether anything was lost"
+	@echo "make cluster      jobs on a Slurm of its own, which it installs where it can (root, apt-get)"
 	@echo "make check        style, types, import rules"
 	@echo "make setup        the environment in $(VENV); the others do it too"
 
@@ -41,3 +42,6 @@ parity: $(READY)
 
 torture: $(READY)
 	$(BIN)/pytest -s -m torture tests/distributed/test_torture.py
+
+cluster: $(READY)
+	$(BIN)/pytest -m slurm tests/launchers

@@ -3,19 +3,27 @@
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from armd_dist.errors import describe
 from armd_dist.run import Run
 from launchers.config import ClusterConfig
 from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import forget_folder, fresh_folder, settings
 from launchers.job import TrainingJob
+from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
+
+# -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
+PYTHON = f"{shlex.quote(sys.executable)} -P"
+# submitit counts every signal to a job of less than ten minutes as a time-out. What limits us is progress.
+ANY_NUMBER = 1_000_000
 
 
 class Sbatch(submitit.SlurmExecutor):
@@ -24,6 +32,12 @@ class Sbatch(submitit.SlurmExecutor):
     @classmethod
     def affinity(cls) -> int:
         return 1
+
+    processes = 1
+
+    def _num_tasks(self) -> int:
+        """The most that there may be, where the number of nodes is a range."""
+        return self.processes
 
     def script(self) -> str:
         """The text that would be handed to sbatch."""
@@ -38,7 +52,7 @@ def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
 def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     """Submits the job and returns at once.
 
-    A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script and logs.
+    A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
     if shutil.which("sbatch") is None:
@@ -48,53 +62,82 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
         )
     executor = _executor(run, cluster)
     try:
+        take_snapshot(executor.folder)
         with outside_any_job():
             return executor.submit(TrainingJob(settings(run)))
     except (FailedJobError, FailedSubmissionError) as error:
         forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+    except OSError as error:
+        raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
 
 
 def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
-    executor = Sbatch(folder=fresh_folder(run))
-    asked = {name: value for name, value in _parameters(run, cluster).items() if value is not None}
+    executor = Sbatch(folder=fresh_folder(run), max_num_timeout=ANY_NUMBER, python=PYTHON)
+    executor.processes = cluster.world_size
+    asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
     executor.parameters["wckey"] = None
     return executor
 
 
-def _parameters(run: Run, cluster: ClusterConfig) -> dict[str, Any]:
+def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
         "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
-        "nodes": cluster.nodes,
-        "ntasks_per_node": cluster.processes_per_node,
+        **_nodes(cluster),
         "gpus_per_node": cluster.gpus_per_node or None,
-        "cpus_per_task": cluster.cpus_per_task,
         "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
         "time": minutes_of(cluster.time),
         "partition": cluster.partition,
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "additional_parameters": cluster.sbatch or None,
-        "setup": _setup(cluster) or None,
+        "signal_delay_s": cluster.signal_seconds,
+        # Where the cluster's default is otherwise, no job could be started again.
+        "additional_parameters": {"requeue": True, **cluster.sbatch},
+        "setup": _setup(cluster, folder),
+        "teardown": _teardown(run, cluster, folder),
         "srun_args": _srun_arguments(cluster),
     }
 
 
-def _setup(cluster: ClusterConfig) -> list[str]:
+def _nodes(cluster: ClusterConfig) -> dict[str, Any]:
+    if cluster.min_nodes is None:
+        processes = {"ntasks_per_node": cluster.processes_per_node, "cpus_per_task": cluster.cpus_per_task}
+        return {"nodes": cluster.nodes, **processes}
+    # Told how many processes a node has, Slurm counts those of the fewest nodes, and gives no more nodes than these
+    # need. So it hears of one for each node, with the cores of all; srun learns the truth.
+    cores = cluster.processes_per_node * (cluster.cpus_per_task or 1)
+    return {"nodes": f"{cluster.min_nodes}-{cluster.nodes}", "cpus_per_task": cores}
+
+
+def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
     # A CPU job on a node whose GPUs nobody fences off would find and use another's.
     hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
-    return [*cluster.setup, *exports, *hide]
+    # After the user's lines: a module may set it too.
+    code = f"export PYTHONPATH={shlex.quote(str(folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    count = (
+        [] if cluster.min_nodes is None else [f"export SLURM_NTASKS=$((SLURM_NNODES * {cluster.processes_per_node}))"]
+    )
+    return [*cluster.setup, *exports, *hide, code, *count]
+
+
+def _teardown(run: Run, cluster: ClusterConfig, folder: Path) -> list[str]:
+    """A crash is answered here, where no process is left that could die of it."""
+    places = f"{shlex.quote(str(folder))} {shlex.quote(str(Path(run.run.dir).absolute()))}"
+    ask = f"{PYTHON} -m launchers.requeue {places} {cluster.max_crashes} $code"
+    return ["code=$?", f"[ $code -eq 0 ] || {ask}", "exit $code"]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:
     # Without the first a dead process leaves the others waiting for it until the time limit.
     arguments = ["--kill-on-bad-exit=1"]
-    if cluster.cpus_per_task is not None:
+    if cluster.cpus_per_task is not None or cluster.min_nodes is not None:
         # Slurm from 22.05 on does not hand this on from sbatch to srun.
-        arguments.append(f"--cpus-per-task={cluster.cpus_per_task}")
+        arguments.append(f"--cpus-per-task={cluster.cpus_per_task or 1}")
+    if cluster.min_nodes is not None:
+        arguments.append(f"--ntasks-per-node={cluster.processes_per_node}")
     return arguments

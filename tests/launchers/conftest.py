@@ -3,11 +3,16 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cluster
 import pytest
+from cluster_jobs import Cluster
 from omegaconf import OmegaConf
 
 from armd_dist.config import load_run
@@ -31,12 +36,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data" / "train"
 
 
-@pytest.fixture
-def config(dataset: Path, tmp_path: Path) -> Path:
-    """The YAML of a run of three steps in tmp_path/run."""
-    path = tmp_path / "tiny.yaml"
-    tree: dict[str, Any] = {
-        "run": {"dir": str(tmp_path / "run")},
+@pytest.fixture(scope="session")
+def tree(dataset: Path) -> dict[str, Any]:
+    """The settings of a run of three steps, all but run.dir."""
+    return {
         "model": {
             "vocab_size": VOCAB,
             "max_sequence_length": 16,
@@ -50,6 +53,13 @@ def config(dataset: Path, tmp_path: Path) -> Path:
         "parallel": {"zero_stage": 0},
         "logging": {"wandb": "disabled", "every": 1},
     }
+
+
+@pytest.fixture
+def config(tree: dict[str, Any], tmp_path: Path) -> Path:
+    """The YAML of that run in tmp_path/run."""
+    path = tmp_path / "tiny.yaml"
+    tree = {"run": {"dir": str(tmp_path / "run")}, **tree}
     OmegaConf.save(OmegaConf.create(tree), path)
     return path
 
@@ -75,3 +85,21 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A Slurm of two nodes for the tests of this session, installed where it is missing."""
+    obstacle = cluster.why_not()
+    if obstacle:
+        pytest.skip(obstacle)
+    with tempfile.TemporaryDirectory(prefix="armd-slurm-") as folder:
+        # Its own session: what interrupts the tests must not reach it before it can end its daemons in order.
+        command = [sys.executable, cluster.__file__, folder]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield Cluster(Path(folder))
+            # Leaving closes its standard input, and waits.
