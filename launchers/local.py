@@ -14,6 +14,7 @@ from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import fresh_folder, settings
 from launchers.job import TrainingJob
+from launchers.record import Record
 
 # The local executor ends every job that runs longer than it was told; nobody limits a job on their own machine.
 NO_LIMIT_MINUTES = 60 * 24 * 365
@@ -34,7 +35,9 @@ def launch_local(run: Run, processes: int) -> submitit.Job[None]:
         visible_gpus=gpus,
     )
     with outside_any_job(), _on_its_own(executor.folder / "controller.log"):
-        return executor.submit(TrainingJob(settings(run)))
+        job = executor.submit(TrainingJob(settings(run)))
+    Record.of(job).write(Path(run.run.dir))
+    return job
 
 
 def _gpus(processes: int) -> tuple[int, ...]:

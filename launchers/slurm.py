@@ -15,6 +15,7 @@ from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import forget_folder, fresh_folder, settings
 from launchers.job import TrainingJob
+from launchers.record import Record
 from launchers.walltime import minutes_of
 
 
@@ -49,11 +50,13 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     executor = _executor(run, cluster)
     try:
         with outside_any_job():
-            return executor.submit(TrainingJob(settings(run)))
+            job = executor.submit(TrainingJob(settings(run)))
     except (FailedJobError, FailedSubmissionError) as error:
         forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+    Record.of(job).write(Path(run.run.dir))
+    return job
 
 
 def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from armd_dist.cli import jobs
 from armd_dist.cli.arguments import CONFIG, OVERRIDES
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
+app.command()(jobs.status)
+app.command()(jobs.logs)
+app.command()(jobs.cancel)
 
 NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
 SHOWN_RANKS = 8
@@ -39,7 +43,7 @@ def local(
 
     from launchers.local import launch_local
 
-    _report(launch_local(run, processes), wait)
+    _report(launch_local(run, processes), run, wait)
 
 
 @app.command()
@@ -79,7 +83,7 @@ def slurm(
 
     from launchers.slurm import launch_slurm
 
-    _report(launch_slurm(run, asked), wait)
+    _report(launch_slurm(run, asked), run, wait)
 
 
 def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
@@ -94,14 +98,13 @@ def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
         typer.echo(f"#   {line}")
 
 
-def _report(job: "submitit.Job[None]", wait: bool) -> None:
-    from launchers import watch
-
-    log = watch.log_file(job)
+def _report(job: "submitit.Job[None]", run: "Run", wait: bool) -> None:
+    folder = run.run.dir
     typer.echo(f"job {job.job_id}: {job.num_tasks} process(es)")
-    typer.echo(f"  logs    {log.parent}/{job.job_id}_RANK_log.err and .out")
-    typer.echo(f"  follow  tail -F {log}")
-    typer.echo(f"  cancel  {watch.cancel_command(job)}")
+    typer.echo(f"  logs    {job.paths.folder}/{job.job_id}_RANK_log.err and .out")
+    typer.echo(f"  follow  armd launch logs -f {folder}")
+    typer.echo(f"  state   armd launch status {folder}")
+    typer.echo(f"  cancel  armd launch cancel {folder}")
     if wait:
         _follow(job)
 

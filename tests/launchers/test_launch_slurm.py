@@ -19,6 +19,7 @@ from launchers.config import load_cluster, load_job
 from launchers.errors import LaunchError
 from launchers.folder import settings
 from launchers.job import TrainingJob
+from launchers.record import newest
 from launchers.slurm import launch_slurm, sbatch_script
 from launchers.watch import follow, log_file
 
@@ -98,8 +99,10 @@ def test_submission_tells_how_to_follow_and_cancel(config: Path, tmp_path: Path,
     assert result.exit_code == 0, result.output
     (folder,) = (tmp_path / "run" / "launch").iterdir()
     assert "job 4242: 2 process(es)" in result.stdout
-    assert f"tail -F {folder}/4242_0_log.err" in result.stdout
-    assert "scancel 4242" in result.stdout
+    assert f"{folder}/4242_RANK_log.err" in result.stdout
+    for verb in ("logs -f", "status", "cancel"):
+        assert f"armd launch {verb} {tmp_path / 'run'}" in result.stdout
+    assert newest(tmp_path / "run").id == "4242"
     assert (folder / "4242_submission.sh").read_text().startswith("#!/bin/bash")
     assert (folder / "4242_submitted.pkl").exists()
 

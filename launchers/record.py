@@ -1,0 +1,80 @@
+"""Which job a run belongs to: a small file beside the job's logs, read again by whoever follows the run later."""
+
+import json
+import pickle
+import re
+import socket
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import submitit
+
+from armd_dist.errors import describe
+from launchers.errors import LaunchError
+
+FILE = "job.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job as it was when it was started.
+
+    id: Slurm's number (of a task in an array: 42_3), or the process id of the local controller. folder: its logs and
+    results. host: where it was started, and where a local job runs. submitted: seconds since 1970.
+    """
+
+    id: str
+    kind: Literal["slurm", "local"]
+    folder: str
+    processes: int
+    host: str
+    submitted: float
+
+    @classmethod
+    def of(cls, job: submitit.Job[None]) -> Self:
+        """What to remember of a job that was just started."""
+        kind = "local" if isinstance(job, submitit.LocalJob) else "slurm"
+        return cls(job.job_id, kind, str(job.paths.folder), job.num_tasks, socket.gethostname(), time.time())
+
+    def write(self, run_dir: Path) -> None:
+        """Leaves it in the run's folder, under the name of the job's own."""
+        place = run_dir / "launch" / Path(self.folder).name
+        place.mkdir(parents=True, exist_ok=True)
+        (place / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+
+    def log(self, rank: int, stream: Literal["err", "out"] = "err") -> Path:
+        """Where a process writes. A job that is requeued goes on in the same file."""
+        return Path(self.folder) / f"{self.id}_{rank}_log.{stream}"
+
+    def results(self) -> dict[int, str | None]:
+        """How each process that is done ended: None if well, otherwise the last line of its traceback."""
+        # One listing of the folder: a shared file system refreshes by it, and is not asked about each of many files.
+        present = {path.name: path for path in Path(self.folder).glob(f"{self.id}_*_result.pkl")}
+        found: dict[int, str | None] = {}
+        for rank in range(self.processes):
+            file = present.get(f"{self.id}_{rank}_result.pkl")
+            if file is not None:
+                kind, left = pickle.loads(file.read_bytes())
+                found[rank] = last_words(left) if kind == "error" else None
+        return found
+
+
+def newest(run_dir: Path) -> Record:
+    """The job that was started last for the run in `run_dir`. Raises LaunchError where there is none."""
+    if not run_dir.is_dir():
+        raise LaunchError(f"{run_dir}: is not a folder; give the run.dir of a run")
+    files = list(run_dir.glob(f"launch/*/{FILE}"))
+    if not files:
+        raise LaunchError(f"{run_dir}: no job was started for it with armd launch; run.dir of the run is asked for")
+    try:
+        records = [Record(**json.loads(file.read_text())) for file in files]
+    except (OSError, ValueError, TypeError) as error:
+        raise LaunchError(f"{run_dir}/launch/*/{FILE}: cannot be read ({describe(error)})") from error
+    return max(records, key=lambda record: record.submitted)
+
+
+def last_words(trace: str) -> str:
+    """The line of a traceback that says what happened, without the module of its error."""
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", trace.strip().splitlines()[-1])

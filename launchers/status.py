@@ -1,0 +1,50 @@
+"""How far a run is: the state of its job beside the run's own last word."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from armd_dist.heartbeat import Heartbeat
+from launchers.queue import JobState, states_of
+from launchers.record import Record, newest
+
+
+@dataclass(frozen=True)
+class Status:
+    """heartbeat: the last word of any of this run's jobs; None before the first."""
+
+    run_dir: Path
+    record: Record
+    state: JobState
+    heartbeat: Heartbeat | None
+
+    @property
+    def name(self) -> str:
+        """The job's state, but that a job which ended well may have stopped before the run's end."""
+        beat = self.heartbeat
+        if self.state.name == "finished" and self.is_of_this_job and beat is not None and beat.state == "stopped":
+            return "stopped"
+        return self.state.name
+
+    @property
+    def reason(self) -> str | None:
+        """Why, as Slurm says it of a job that goes on, and the run itself of one that is over."""
+        beat = self.heartbeat
+        if beat is None or not self.is_of_this_job or not self.state.is_over or beat.state in ("running", "finished"):
+            return self.state.reason
+        return beat.reason or self.state.reason
+
+    @property
+    def is_of_this_job(self) -> bool:
+        """Whether the last word is of the newest job, and not of one before it."""
+        return self.heartbeat is not None and self.heartbeat.time >= self.record.submitted
+
+
+def statuses_of(run_dirs: Sequence[Path]) -> list[Status]:
+    """In the order asked for. Raises LaunchError or RunFolderError where a folder is not that of a launched run."""
+    records = [newest(run_dir) for run_dir in run_dirs]
+    states = states_of(records)
+    return [
+        Status(run_dir, record, states[record], Heartbeat.read(run_dir))
+        for run_dir, record in zip(run_dirs, records, strict=True)
+    ]
