@@ -1,5 +1,6 @@
 """Where a job keeps its script, its pickles and the log of each process: a folder of its own in the run's."""
 
+import shutil
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -21,9 +22,8 @@ def fresh_folder(run: Run) -> Path:
 
 def forget_folder(folder: Path) -> None:
     """Removes the files of a job that never started, and the folders above that were made for it alone."""
-    for path in folder.iterdir():
-        path.unlink()
-    for path in (folder, *list(folder.parents)[:2]):
+    shutil.rmtree(folder)
+    for path in list(folder.parents)[:2]:
         if any(path.iterdir()):
             return
         path.rmdir()

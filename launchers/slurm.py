@@ -3,12 +3,14 @@
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
+from armd_dist.errors import describe
 from armd_dist.run import Run
 from launchers.config import ClusterConfig
 from launchers.environment import outside_any_job
@@ -16,6 +18,7 @@ from launchers.errors import LaunchError
 from launchers.folder import forget_folder, fresh_folder, settings
 from launchers.job import TrainingJob
 from launchers.record import Record
+from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
 
 
@@ -39,7 +42,7 @@ def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
 def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     """Submits the job and returns at once.
 
-    A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script and logs.
+    A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
     if shutil.which("sbatch") is None:
@@ -49,26 +52,30 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
         )
     executor = _executor(run, cluster)
     try:
+        take_snapshot(executor.folder)
         with outside_any_job():
             job = executor.submit(TrainingJob(settings(run)))
     except (FailedJobError, FailedSubmissionError) as error:
         forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+    except OSError as error:
+        raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
     Record.of(job).write(Path(run.run.dir))
     return job
 
 
 def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
-    executor = Sbatch(folder=fresh_folder(run))
-    asked = {name: value for name, value in _parameters(run, cluster).items() if value is not None}
+    # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
+    executor = Sbatch(folder=fresh_folder(run), python=f"{shlex.quote(sys.executable)} -P")
+    asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
     executor.parameters["wckey"] = None
     return executor
 
 
-def _parameters(run: Run, cluster: ClusterConfig) -> dict[str, Any]:
+def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
         "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
         "nodes": cluster.nodes,
@@ -82,16 +89,18 @@ def _parameters(run: Run, cluster: ClusterConfig) -> dict[str, Any]:
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "additional_parameters": cluster.sbatch or None,
-        "setup": _setup(cluster) or None,
+        "setup": _setup(cluster, folder),
         "srun_args": _srun_arguments(cluster),
     }
 
 
-def _setup(cluster: ClusterConfig) -> list[str]:
+def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
     # A CPU job on a node whose GPUs nobody fences off would find and use another's.
     hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
-    return [*cluster.setup, *exports, *hide]
+    # After the user's lines: a module may set it too.
+    code = f"export PYTHONPATH={shlex.quote(str(folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"
+    return [*cluster.setup, *exports, *hide, code]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:

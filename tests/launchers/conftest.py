@@ -3,11 +3,16 @@
 import json
 import random
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cluster
 import pytest
+from cluster_jobs import Cluster
 from omegaconf import OmegaConf
 
 from armd_dist.config import load_run
@@ -76,3 +81,21 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Cluster]:
+    """A Slurm of two nodes for the tests of this session, installed where it is missing."""
+    obstacle = cluster.why_not()
+    if obstacle:
+        pytest.skip(obstacle)
+    with tempfile.TemporaryDirectory(prefix="armd-slurm-") as folder:
+        # Its own session: what interrupts the tests must not reach it before it can end its daemons in order.
+        command = [sys.executable, cluster.__file__, folder]
+        with subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"ready\n"
+            yield Cluster(Path(folder))
+            # Leaving closes its standard input, and waits.
