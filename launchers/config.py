@@ -9,9 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
-from armd_dist.config import load_run
 from armd_dist.errors import ConfigError, Problem
-from armd_dist.run import Run
 from launchers.walltime import minutes_of
 
 EXAMPLE = "see configs/cluster/example.yaml"
@@ -37,6 +35,12 @@ class ClusterConfig(BaseModel):
     nodes: int = Field(1, ge=1, description="Machines.")
     gpus_per_node: int = Field(..., ge=0, description="GPUs of each node, one process for each; 0: a CPU job.")
     tasks_per_node: int | None = Field(None, ge=1, description="Processes of each node of a CPU job.")
+    gpu_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="Memory of each GPU in GB, as data sheets count it (80 for an H100): a run that cannot fit is "
+        "refused before it waits in the queue. Left out: nobody checks.",
+    )
     cpus_per_task: int | None = Field(None, ge=1, description="CPU cores of each process.")
     mem_gb: float | None = Field(None, gt=0, description="Memory of each node.")
     time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
@@ -74,24 +78,6 @@ def load_cluster(file: Path | None, flags: dict[str, Any]) -> ClusterConfig:
         return ClusterConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError([_problem(detail) for detail in error.errors()]) from error
-
-
-def load_job(
-    path: Path, overrides: list[str], cluster_file: Path | None, flags: dict[str, Any]
-) -> tuple[Run, ClusterConfig]:
-    """The run and the cluster's part, checked alone and together. Raises ConfigError with every problem of both."""
-    cluster, problems = None, []
-    try:
-        cluster = load_cluster(cluster_file, flags)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        run = load_run(path, overrides, world_size=cluster.world_size if cluster else None)
-    except ConfigError as error:
-        raise ConfigError(problems + error.problems) from error
-    if cluster is None:
-        raise ConfigError(problems)
-    return run, cluster
 
 
 def _read(file: Path) -> dict[str, Any]:

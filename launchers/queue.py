@@ -16,6 +16,7 @@ OVER = ("finished", "failed", "cancelled", "out of time", "node fail", "out of m
 UNSEEN = "JobLaunchFailure"
 # What it says where it is asked for a single job that it has forgotten; it is silent about one of many.
 NO_SUCH = "Invalid job id"
+END_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,16 @@ def _explained(record: Record, state: JobState | None) -> JobState:
         told = f"the first node could not write {record.folder}: no folder of a file system that all nodes share?"
         return JobState(state.name, told, state.restarts)
     if state.name == "failed":
-        said = [result for result in record.results().values() if result is not None]
+        said = [result for result in record.results().values() if result is not None] or _errors(record.log(0))
         return JobState(state.name, said[0] if said else state.reason, state.restarts)
     return state
+
+
+def _errors(log: Path) -> list[str]:
+    """The errors at the end of a log, the last first."""
+    if not log.exists():
+        return []
+    with open(log, "rb") as file:
+        file.seek(max(0, log.stat().st_size - END_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    return [line.removeprefix("error: ") for line in reversed(lines) if line.startswith("error: ")]

@@ -18,6 +18,7 @@ from launchers.errors import LaunchError
 from launchers.folder import forget_folder, fresh_folder, settings
 from launchers.job import TrainingJob
 from launchers.record import Record
+from launchers.shared import shared_folder_check
 from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
 
@@ -89,7 +90,7 @@ def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any
         "qos": cluster.qos,
         "constraint": cluster.constraint,
         "additional_parameters": cluster.sbatch or None,
-        "setup": _setup(cluster, folder),
+        "setup": [*shared_folder_check(folder, cluster.nodes), *_setup(cluster, folder)],
         "srun_args": _srun_arguments(cluster),
     }
 

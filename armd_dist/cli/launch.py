@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import submitit
 
     from armd_dist.run import Run
-    from launchers.config import ClusterConfig
     from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
@@ -20,7 +19,7 @@ app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "wait")
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
@@ -50,11 +49,14 @@ def local(
 def slurm(
     path: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
-    cluster: Annotated[Path | None, typer.Option(help="YAML file of defaults, see configs/cluster/.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Defaults: the name of a cluster, as in configs/cluster/, or a YAML file.")
+    ] = None,
     nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="One process for each GPU; 0: a CPU job.")] = None,
     tasks_per_node: Annotated[int | None, typer.Option(help="Processes of each node of a CPU job.")] = None,
     cpus_per_task: Annotated[int | None, typer.Option(help="CPU cores of each process.")] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(help="Memory of each GPU, to refuse what cannot fit.")] = None,
     mem_gb: Annotated[float | None, typer.Option(help="Memory of each node.")] = None,
     time: Annotated[str | None, typer.Option(help="Time limit, D-HH:MM:SS or HH:MM:SS; else one day.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
@@ -63,6 +65,7 @@ def slurm(
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have.")] = None,
     setup: Annotated[list[str] | None, typer.Option(help="Shell line before the processes start; repeatable.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
 ) -> None:
     """Submit training to Slurm; returns at once. Run it on a login node, in a folder that all nodes see.
@@ -74,28 +77,22 @@ def slurm(
     # First of all, while the flags are the only names here.
     given = {name: value for name, value in locals().items() if name not in NOT_CLUSTER and value not in (None, [])}
 
-    from launchers.config import load_job
+    from launchers.checks import load_job
 
-    run, asked = load_job(path, overrides or [], cluster, given)
+    job = load_job(path, overrides or [], cluster, given, force=force or dry_run)
     if dry_run:
-        _show_script(run, asked)
+        from launchers.page import page
+
+        typer.echo(page(job.run, job.cluster, job.plan))
         return
 
     from launchers.slurm import launch_slurm
+    from launchers.verdict import in_words
 
-    _report(launch_slurm(run, asked), run, wait)
-
-
-def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
-    """The whole is a valid batch script, for sbatch --test-only: the settings stand in comments."""
-    from armd_dist.config import to_yaml
-    from launchers.slurm import sbatch_script
-
-    typer.echo(sbatch_script(run, cluster))
-    typer.echo(f"# {cluster.world_size} processes: {cluster.nodes} node(s) of {cluster.processes_per_node}")
-    typer.echo("# They would train this run:\n#")
-    for line in to_yaml(run).splitlines():
-        typer.echo(f"#   {line}")
+    started = launch_slurm(job.run, job.cluster)
+    for line in in_words(job.plan, job.cluster):
+        typer.echo(line)
+    _report(started, job.run, wait)
 
 
 def _report(job: "submitit.Job[None]", run: "Run", wait: bool) -> None:

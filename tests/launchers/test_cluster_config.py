@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from armd_dist.errors import ConfigError
-from launchers.config import load_cluster, load_job
+from launchers.checks import load_job
+from launchers.config import load_cluster
 from launchers.walltime import minutes_of
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "cluster" / "example.yaml"

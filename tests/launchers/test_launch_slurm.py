@@ -15,7 +15,8 @@ from armd_dist.cli.launch import app
 from armd_dist.config import check_tree
 from armd_dist.errors import ConfigError
 from armd_dist.run import Run
-from launchers.config import load_cluster, load_job
+from launchers.checks import load_job
+from launchers.config import load_cluster
 from launchers.errors import LaunchError
 from launchers.folder import settings
 from launchers.job import TrainingJob
@@ -48,9 +49,12 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
     assert "wckey" not in options
     lines = result.stdout.splitlines()
     assert lines.index("module load cuda") < lines.index("export NCCL_DEBUG='a b'")
-    (srun,) = [line for line in lines if line.startswith("srun ")]
+    look, srun = [line for line in lines if line.startswith("srun ")]
+    assert "does not see" in look
     assert "--kill-on-bad-exit=1" in srun
     assert "--cpus-per-task=8" in srun
+    assert "#   job        2 node(s) x 2 = 4 process(es), each with a GPU; at most 2-00:00:30" in lines
+    assert "#   layout     tensor 1 x pipeline 1 x data 4, ZeRO 0" in lines
     assert "#   training:" in lines
     assert "#     global_batch_size: 8" in lines
     assert not (tmp_path / "run").exists()
@@ -135,8 +139,8 @@ def test_a_job_that_slurm_no_longer_knows_has_failed(config: Path, commands: Cal
 
 def test_the_first_to_fail_is_shown_first(config: Path, commands: Callable[..., Path]) -> None:
     commands(sbatch=ACCEPT, squeue="exit 0")
-    run, cluster = load_job(config, [], None, {"gpus_per_node": 2})
-    job = launch_slurm(run, cluster)
+    ready = load_job(config, [], None, {"gpus_per_node": 2})
+    job = launch_slurm(ready.run, ready.cluster)
     log_file(job, 1).write_text("out of cheese\n")
     for rank, error in ((1, "armd_dist.errors.TrainingError: no cheese"), (0, "RuntimeError: connection closed")):
         job.task(rank).paths.result_pickle.write_bytes(pickle.dumps(("error", f"Traceback\n  ...\n{error}\n")))
