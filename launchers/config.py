@@ -50,11 +50,17 @@ class ClusterConfig(BaseModel):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = Field(None, description="Features that the nodes must have.")
+    python: str | None = Field(
+        None,
+        description="Command that starts Python on the nodes: `python` of a venv that setup activates, "
+        "`apptainer exec --nv image.sif python`; left out: the Python that submits.",
+    )
     setup: list[str] = Field(default_factory=list, description="Shell lines run before the processes.")
     environment: Annotated[dict[str, str], AfterValidator(_checked_names)] = Field(
         default_factory=dict, description="Variables set for every process, after the setup lines."
     )
     sbatch: dict[str, str] = Field(default_factory=dict, description="Other options of sbatch, by their long names.")
+    srun: list[str] = Field(default_factory=list, description="Other options of srun, as --container-image=image.sqsh.")
 
     @model_validator(mode="after")
     def _one_process_per_gpu(self) -> "ClusterConfig":
@@ -108,5 +114,5 @@ def _problem(detail: Any) -> Problem:
     if name == "time" and detail["type"] == "string_type":
         # YAML reads an unquoted 12:00:00 as a number of seconds, Slurm a bare number as minutes.
         return Problem(path, detail["input"], "is a number, not a time", "quote it: '12:00:00'")
-    in_file_only = name in ("environment", "sbatch")
+    in_file_only = name in ("environment", "sbatch", "srun", "python")
     return Problem(path, detail["input"], message, EXAMPLE if in_file_only else f"mend {flag}, or {name} in the file")

@@ -68,7 +68,7 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
 
 def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
     # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
-    executor = Sbatch(folder=fresh_folder(run), python=f"{shlex.quote(sys.executable)} -P")
+    executor = Sbatch(folder=fresh_folder(run), python=f"{cluster.python or shlex.quote(sys.executable)} -P")
     asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
@@ -110,4 +110,4 @@ def _srun_arguments(cluster: ClusterConfig) -> list[str]:
     if cluster.cpus_per_task is not None:
         # Slurm from 22.05 on does not hand this on from sbatch to srun.
         arguments.append(f"--cpus-per-task={cluster.cpus_per_task}")
-    return arguments
+    return [*arguments, *cluster.srun]

@@ -68,8 +68,11 @@ def test_what_dry_run_prints_is_a_shell_script(config: Path) -> None:
 
 
 def test_options_beyond_ours_reach_sbatch(tiny_run: Run) -> None:
-    cluster = load_cluster(None, {"gpus_per_node": 1, "sbatch": {"reservation": "friday"}})
-    assert "#SBATCH --reservation=friday" in sbatch_script(tiny_run, cluster)
+    flags = {"sbatch": {"reservation": "friday"}, "srun": ["--mpi=none", "--comment=a b"], "python": "box run python"}
+    script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 1, **flags}))
+    assert "#SBATCH --reservation=friday" in script
+    (line,) = [line for line in script.splitlines() if line.startswith("srun ")]
+    assert " --mpi=none '--comment=a b' box run python -P -u -m submitit" in line
 
 
 def test_bad_settings_are_told_before_submission(config: Path, tmp_path: Path, commands: Callable[..., Path]) -> None:
