@@ -11,39 +11,46 @@ from armd_dist.scaling.plan import Plan
 from launchers.clusters import cluster_file
 from launchers.config import ClusterConfig, load_cluster
 from launchers.site import site_problems
+from launchers.sweep import load_sweep
 from launchers.verdict import fit_problems, plan_of
 
 
 @dataclass(frozen=True)
 class Job:
-    """What would be submitted. plan: None for a CPU job."""
+    """What would be submitted. runs: several of a sweep. plan: of the run that needs most; None for a CPU job."""
 
-    run: Run
+    runs: list[Run]
     cluster: ClusterConfig
     plan: Plan | None
 
 
 def load_job(
-    path: Path, overrides: list[str], cluster_name: str | None, flags: dict[str, Any], force: bool = False
+    path: Path,
+    overrides: list[str],
+    cluster_name: str | None,
+    flags: dict[str, Any],
+    sweeps: list[str] | None = None,
+    force: bool = False,
 ) -> Job:
-    """The run and the cluster's part, checked alone, together, against this cluster's Slurm and the GPUs' memory.
+    """The runs and the cluster's part, checked alone, together, against this cluster's Slurm and the GPUs' memory.
 
-    cluster_name: see `cluster_file`. force: a plan that cannot fit is no problem. Raises ConfigError with all
-    problems.
+    cluster_name: see `cluster_file`. sweeps: see `load_sweep`. force: a plan that cannot fit is no problem. Raises
+    ConfigError with all problems.
     """
-    cluster, run, plan, problems = None, None, None, list[Problem]()
+    cluster, runs, plans, problems = None, list[Run](), list[Plan](), list[Problem]()
     try:
         cluster = load_cluster(None if cluster_name is None else cluster_file(cluster_name), flags)
         problems += site_problems(cluster)
     except ConfigError as error:
         problems += error.problems
+    world_size = cluster.world_size if cluster else None
     try:
-        run = load_run(path, overrides, world_size=cluster.world_size if cluster else None)
+        runs = load_sweep(path, overrides, sweeps, world_size) if sweeps else [load_run(path, overrides, world_size)]
     except ConfigError as error:
         problems += error.problems
-    if run is not None and cluster is not None:
-        plan = plan_of(run, cluster)
-        problems += [] if force else fit_problems(plan, cluster)
-    if problems or run is None or cluster is None:
+    if cluster is not None and cluster.gpus_per_node:
+        plans = sorted((plan_of(run, cluster) for run in runs), key=lambda plan: -plan.memory.total)
+        problems += [] if force or not plans else fit_problems(plans[0], cluster)
+    if problems or cluster is None:
         raise ConfigError(problems)
-    return Job(run, cluster, plan)
+    return Job(runs, cluster, plans[0] if plans else None)

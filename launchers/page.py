@@ -1,31 +1,36 @@
 """What --dry-run shows: a page for a person, and a batch script for sbatch --test-only, in one text."""
 
 from armd_dist.config import to_yaml
-from armd_dist.run import Run
-from armd_dist.scaling.plan import Plan
-from launchers.config import ClusterConfig
+from launchers.checks import Job
 from launchers.slurm import sbatch_script
+from launchers.sweep import sweep_script
 from launchers.verdict import in_words
 
 TITLE = "# What would be submitted. Nothing has been; the whole text is a script that sbatch --test-only takes."
 
 
-def page(run: Run, cluster: ClusterConfig, plan: Plan | None) -> str:
-    """The job in short, its script, and every setting of the run; all but the script in comments."""
-    shebang, script = sbatch_script(run, cluster).split("\n", 1)
-    short = [f"#   {name:<11}{text}".rstrip() for name, text in _short(run, cluster, plan)]
-    settings = [f"#   {line}".rstrip() for line in to_yaml(run).splitlines()]
-    return "\n".join([shebang, TITLE, "#", *short, script, "", "# The run, every setting written out:", "#", *settings])
+def page(job: Job, limit: int | None) -> str:
+    """The job in short, its script, and every setting of its first run; all but the script in comments."""
+    runs, cluster = job.runs, job.cluster
+    text = sbatch_script(runs[0], cluster) if len(runs) == 1 else sweep_script(runs, cluster, limit)
+    shebang, script = text.split("\n", 1)
+    short = [f"#   {name:<11}{text}".rstrip() for name, text in _short(job)]
+    title = (
+        "# The run, every setting written out:" if len(runs) == 1 else "# The first run, every setting written out:"
+    )
+    settings = [f"#   {line}".rstrip() for line in to_yaml(runs[0]).splitlines()]
+    return "\n".join([shebang, TITLE, "#", *short, script, "", title, "#", *settings])
 
 
-def _short(run: Run, cluster: ClusterConfig, plan: Plan | None) -> list[tuple[str, str]]:
+def _short(job: Job) -> list[tuple[str, str]]:
+    run, cluster = job.runs[0], job.cluster
     training, parallel = run.training, run.parallel
     kind = "each with a GPU" if cluster.gpus_per_node else "without GPUs"
     data = cluster.world_size // (parallel.tensor * parallel.pipeline)
     places = ("partition", "account", "qos", "constraint")
-    verdict = in_words(plan, cluster)
+    verdict = in_words(job.plan, cluster)
     return [
-        ("run", run.run.dir),
+        *(("run" if number == 0 else "", each.run.dir) for number, each in enumerate(job.runs)),
         (
             "job",
             f"{cluster.nodes} node(s) x {cluster.processes_per_node} = {cluster.world_size} process(es), {kind}; "

@@ -75,6 +75,13 @@ def newest(run_dir: Path) -> Record:
     return max(records, key=lambda record: record.submitted)
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The folder itself, or, where it is no launched run but holds some as a sweep's does, those by name."""
+    if not folder.is_dir() or any(folder.glob(f"launch/*/{FILE}")):
+        return [folder]
+    return sorted({file.parents[2] for file in folder.glob(f"*/launch/*/{FILE}")}) or [folder]
+
+
 def last_words(trace: str) -> str:
     """The line of a traceback that says what happened, without the module of its error."""
     return re.sub(r"^(\w+\.)+(?=\w+: )", "", trace.strip().splitlines()[-1])

@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Sbatch(submitit.SlurmExecutor):
 
 def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
     """The batch script of the job, submitting and writing nothing."""
-    return _executor(run, cluster).script()
+    return executor_of(run, cluster).script()
 
 
 def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
@@ -46,27 +47,33 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
+    (job,) = submit(executor_of(run, cluster), [TrainingJob(settings(run))])
+    Record.of(job).write(Path(run.run.dir))
+    return job
+
+
+def submit(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submitit.Job[None]]:
+    """Submits one job, or one array of a task for each of several works, and returns at once. Raises LaunchError."""
     if shutil.which("sbatch") is None:
         raise LaunchError(
             "no sbatch command on this machine: run this on a login node of the cluster, see the script that would be "
             "submitted with --dry-run, or use armd launch local"
         )
-    executor = _executor(run, cluster)
     try:
         take_snapshot(executor.folder)
-        with outside_any_job():
-            job = executor.submit(TrainingJob(settings(run)))
+        with outside_any_job(), executor.batch():
+            jobs = [executor.submit(work) for work in works]
     except (FailedJobError, FailedSubmissionError) as error:
         forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
     except OSError as error:
         raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
-    Record.of(job).write(Path(run.run.dir))
-    return job
+    return jobs
 
 
-def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
+def executor_of(run: Run, cluster: ClusterConfig) -> Sbatch:
+    """What submits jobs of the run into a fresh folder; nothing is written yet."""
     # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
     executor = Sbatch(folder=fresh_folder(run), python=f"{cluster.python or shlex.quote(sys.executable)} -P")
     asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from armd_dist.heartbeat import Heartbeat
 from launchers.queue import JobState, states_of
-from launchers.record import Record, newest
+from launchers.record import Record, newest, runs_in
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,12 @@ class Status:
         return self.heartbeat is not None and self.heartbeat.time >= self.record.submitted
 
 
-def statuses_of(run_dirs: Sequence[Path]) -> list[Status]:
-    """In the order asked for. Raises LaunchError or RunFolderError where a folder is not that of a launched run."""
+def statuses_of(folders: Sequence[Path]) -> list[Status]:
+    """Of run folders and folders of sweeps, in the order asked for.
+
+    Raises LaunchError or RunFolderError where a folder is not that of a launched run.
+    """
+    run_dirs = [run_dir for folder in folders for run_dir in runs_in(folder)]
     records = [newest(run_dir) for run_dir in run_dirs]
     states = states_of(records)
     return [

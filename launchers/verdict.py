@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from armd_dist.errors import Problem
 from armd_dist.run import Run
-from armd_dist.scaling.hardware import GPU, GPUS, USABLE
+from armd_dist.scaling.hardware import GPUS, USABLE
 from armd_dist.scaling.plan import Plan, make_plan
 from launchers.config import ClusterConfig
 
@@ -12,13 +12,14 @@ from launchers.config import ClusterConfig
 ANY = GPUS["h100"]
 
 
-def plan_of(run: Run, cluster: ClusterConfig) -> Plan | None:
-    """The plan of the run on the job's GPUs; None for a CPU job."""
-    return make_plan(run, cluster.world_size, _gpu(cluster)) if cluster.gpus_per_node else None
+def plan_of(run: Run, cluster: ClusterConfig) -> Plan:
+    """The plan of the run on the job's GPUs."""
+    gpu = ANY if cluster.gpu_memory_gb is None else replace(ANY, memory=cluster.gpu_memory_gb * 1e9)
+    return make_plan(run, cluster.world_size, gpu)
 
 
 def in_words(plan: Plan | None, cluster: ClusterConfig) -> list[str]:
-    """The verdict on memory, in lines for a person."""
+    """The verdict on memory, in lines for a person. plan: None for a CPU job."""
     if plan is None:
         return ["a CPU job: nobody has planned its memory"]
     need = f"{plan.parameters:,} parameters; a GPU holds {_gb(plan.memory.total)} at once"
@@ -30,18 +31,14 @@ def in_words(plan: Plan | None, cluster: ClusterConfig) -> list[str]:
     return [f"{need}, {usable}: IT DOES NOT FIT", *(f"would fit: {each}" for each in _proposals(plan))]
 
 
-def fit_problems(plan: Plan | None, cluster: ClusterConfig) -> list[Problem]:
+def fit_problems(plan: Plan, cluster: ClusterConfig) -> list[Problem]:
     """Of a plan that cannot fit."""
-    if plan is None or cluster.gpu_memory_gb is None or plan.fits:
+    if cluster.gpu_memory_gb is None or plan.fits:
         return []
     rule = f"a GPU would hold {_gb(plan.memory.total)} at once, and {USABLE:.0%} of its memory are usable"
     would = " or ".join(_proposals(plan))
     remedy = f"would fit: {would}" if would else "nothing tried would fit on so many GPUs: ask for more of them"
     return [Problem("cluster.gpu_memory_gb", f"{cluster.gpu_memory_gb:g}", rule, f"{remedy}; --force submits it so")]
-
-
-def _gpu(cluster: ClusterConfig) -> GPU:
-    return ANY if cluster.gpu_memory_gb is None else replace(ANY, memory=cluster.gpu_memory_gb * 1e9)
 
 
 def _proposals(plan: Plan) -> list[str]:

@@ -19,7 +19,7 @@ app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "wait")
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit", "wait")
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
@@ -64,6 +64,10 @@ def slurm(
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have.")] = None,
     setup: Annotated[list[str] | None, typer.Option(help="Shell line before the processes start; repeatable.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="a.b=c,d", help="A run for each value, as one array; repeatable.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at a time, at most.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
@@ -79,20 +83,27 @@ def slurm(
 
     from launchers.checks import load_job
 
-    job = load_job(path, overrides or [], cluster, given, force=force or dry_run)
+    if wait and sweep:
+        raise typer.BadParameter("--wait follows one job, and a sweep has many: see armd launch status")
+    if limit and not sweep:
+        raise typer.BadParameter("--limit is of the runs of a sweep: give --sweep, or leave it out")
+    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run)
     if dry_run:
         from launchers.page import page
 
-        typer.echo(page(job.run, job.cluster, job.plan))
+        typer.echo(page(job, limit))
         return
 
     from launchers.slurm import launch_slurm
+    from launchers.sweep import launch_sweep
     from launchers.verdict import in_words
 
-    started = launch_slurm(job.run, job.cluster)
     for line in in_words(job.plan, job.cluster):
         typer.echo(line)
-    _report(started, job.run, wait)
+    if not sweep:
+        _report(launch_slurm(job.runs[0], job.cluster), job.runs[0], wait)
+        return
+    _report_sweep(launch_sweep(job.runs, job.cluster, limit), job.runs)
 
 
 def _report(job: "submitit.Job[None]", run: "Run", wait: bool) -> None:
@@ -104,6 +115,17 @@ def _report(job: "submitit.Job[None]", run: "Run", wait: bool) -> None:
     typer.echo(f"  cancel  armd launch cancel {folder}")
     if wait:
         _follow(job)
+
+
+def _report_sweep(jobs: "list[submitit.Job[None]]", runs: "list[Run]") -> None:
+    folder = Path(runs[0].run.dir).parent
+    typer.echo(f"{len(jobs)} jobs of {jobs[0].num_tasks} process(es)")
+    for job, run in zip(jobs, runs, strict=True):
+        typer.echo(f"  {job.job_id}  {run.run.dir}")
+    typer.echo(f"  logs    {jobs[0].paths.folder}/JOB_RANK_log.err and .out")
+    typer.echo(f"  follow  armd launch logs -f {runs[0].run.dir}")
+    typer.echo(f"  state   armd launch status {folder}")
+    typer.echo(f"  cancel  armd launch cancel {folder}, or of one run")
 
 
 def _follow(job: "submitit.Job[None]") -> None:

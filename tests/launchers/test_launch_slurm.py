@@ -143,7 +143,7 @@ def test_a_job_that_slurm_no_longer_knows_has_failed(config: Path, commands: Cal
 def test_the_first_to_fail_is_shown_first(config: Path, commands: Callable[..., Path]) -> None:
     commands(sbatch=ACCEPT, squeue="exit 0")
     ready = load_job(config, [], None, {"gpus_per_node": 2})
-    job = launch_slurm(ready.run, ready.cluster)
+    job = launch_slurm(ready.runs[0], ready.cluster)
     log_file(job, 1).write_text("out of cheese\n")
     for rank, error in ((1, "armd_dist.errors.TrainingError: no cheese"), (0, "RuntimeError: connection closed")):
         job.task(rank).paths.result_pickle.write_bytes(pickle.dumps(("error", f"Traceback\n  ...\n{error}\n")))
