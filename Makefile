@@ -4,13 +4,14 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.armd-ready
 
-.PHONY: setup quickstart check test parity cluster help
+.PHONY: setup quickstart check test parity torture cluster help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make quickstart   the whole system on two CPU processes; CLEAN=1 starts anew instead of resuming"
 	@echo "make test         the test suite"
 	@echo "make parity       every parallel layout against one process, takes its time"
+	@echo "make torture      one run killed fifty times, and whether anything was lost"
 	@echo "make cluster      jobs on a Slurm of its own, which it installs where it can (root, apt-get)"
 	@echo "make check        style, types, import rules"
 	@echo "make setup        the environment in $(VENV); the others do it too"
@@ -37,7 +38,10 @@ test: $(READY)
 
 parity: $(READY)
 	$(BIN)/pytest -m 'grid or not grid' tests/distributed/test_grid.py tests/distributed/test_twins.py \
-		tests/distributed/test_kill_and_resume.py
+		tests/distributed/test_torture.py
+
+torture: $(READY)
+	$(BIN)/pytest -s -m torture tests/distributed/test_torture.py
 
 cluster: $(READY)
 	$(BIN)/pytest -m slurm tests/launchers

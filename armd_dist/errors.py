@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
 
 class ArmdError(Exception):
@@ -43,6 +44,14 @@ class CheckpointError(ArmdError):
 
 class TrainingError(ArmdError):
     """Training that cannot go on."""
+
+
+class Stopped(Exception):
+    """Training that a signal ended before its last step, with a checkpoint: no error, and not done either."""
+
+    def __init__(self, step: int, number: int, checkpoint: Path) -> None:
+        self.step, self.signal, self.checkpoint = step, Signals(number).name, checkpoint
+        super().__init__(f"{self.signal}: stopped after step {step}, saved as {checkpoint}; the same command continues")
 
 
 class ExportError(ArmdError):

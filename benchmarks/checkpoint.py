@@ -32,6 +32,7 @@ from armd_dist.parallel.engine import Engine
 from armd_dist.parallel.topology import start, stop
 from armd_dist.run import Run
 from armd_dist.training.saving import Saver
+from armd_dist.training.stopping import agree
 
 LENGTH, VOCAB, MOST_STEPS = 32, 8192, 10_000
 MODES = {"waited for": False, "beside training": True}
@@ -95,7 +96,9 @@ class Training:
         began = time.perf_counter()
         self.engine.train_step(self.batch, 1e-4)
         between = time.perf_counter()
-        self.saver.check()
+        _, ended = agree(0, self.saver.ended)
+        if ended:
+            self.saver.land()
         self.count += 1
         return between - began, time.perf_counter() - between
 

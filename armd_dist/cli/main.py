@@ -20,10 +20,12 @@ from armd_dist.cli import (
     tokenizer,
     train,
 )
-from armd_dist.errors import ArmdError, tell_launcher
+from armd_dist.errors import ArmdError, Stopped, tell_launcher
 from data_pipeline.errors import DataError
 
 HOLD_BACK_S = 3.0
+# sysexits.h's EX_TEMPFAIL: try again. Under torchrun, which has exit codes of its own, each process' code.
+STOPPED = 75
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -50,6 +52,10 @@ def main() -> None:
     """Runs a verb. An error that the user can mend is printed without a traceback, with exit code 2."""
     try:
         app()
+    except Stopped as stopped:
+        if os.environ.get("RANK", "0") == "0":
+            print(stopped, file=sys.stderr)
+        sys.exit(STOPPED)
     except (ArmdError, DataError) as error:
         tell_launcher(str(error))
         # The processes of a machine meet the same error; one voice is enough. The others hold back a little: torchrun

@@ -21,7 +21,8 @@ def train(
 ) -> None:
     """Train a model; continue it where its run.dir already holds a checkpoint.
 
-    Exit codes: 0 done, 1 an unforeseen error, 2 an error of yours, 3 another process of the job died or hangs.
+    Exit codes: 0 done, 1 an unforeseen error, 2 an error of yours, 3 another process of the job died or hangs,
+    75 stopped by SIGTERM, SIGUSR1, SIGUSR2 or Ctrl-C after a step, with a checkpoint: the same command continues.
 
     Example: armd train configs/quickstart.yaml run.dir=runs/mine training.steps=200
 

@@ -49,7 +49,7 @@ class ParallelConfig(BaseModel):
     timeout_minutes: float = Field(
         10.0,
         gt=0,
-        description="A process that shows no progress for so long ends the job; the others say which and where.",
+        description="A process that shows no progress for so long ends the job; all say which, and show their stacks.",
     )
 
     @property

@@ -71,6 +71,10 @@ class Peer:
             self.moved = now
         self.heard, self.place, self.at, self.waits = now, place, at, waits
 
+    def forgive(self, seconds: float, now: float) -> None:
+        """Does not count the last `seconds`, in which nobody looked."""
+        self.heard, self.moved = min(now, self.heard + seconds), min(now, self.moved + seconds)
+
     def __str__(self) -> str:
         return f"rank {self.rank} ({self.name})" if self.name else f"rank {self.rank}"
 
@@ -87,9 +91,9 @@ def silent(peers: Collection[Peer], now: float, timeout_s: float) -> str | None:
 
 
 def stuck(peers: Collection[Peer], now: float, timeout_s: float) -> str | None:
-    """Who keeps the others waiting, where it has not come on for longer than the time-out."""
+    """Who has not come on for longer than the time-out; of many the one that keeps the others waiting."""
     working = [peer for peer in peers if not peer.left]
-    if len(working) < 2 or all(now - peer.moved <= timeout_s for peer in working):
+    if all(now - peer.moved <= timeout_s for peer in working):
         return None
     if quiet := [peer for peer in working if now - peer.heard > quiet_s(timeout_s)]:
         return _not_heard_of(quiet, now)
@@ -101,7 +105,7 @@ def stuck(peers: Collection[Peer], now: float, timeout_s: float) -> str | None:
         return None  # slow, but at work
     first = blamed[0]
     what = f"for {now - first.moved:.0f} s {first.place}" + (f", in {first.at}" if first.at else "")
-    if len(blamed) == len(working):
+    if len(blamed) == len(working) > 1:
         return f"no process comes on: {first} has hung {what}, and the others too"
     return f"{first}{_more(blamed)} hangs, {what}"
 

@@ -8,114 +8,92 @@ Rank 0 holds a connection to every other process, over which each says again and
 A thread of its own does this, and ends the process itself: the main thread may be in a collective for ever.
 """
 
-import json
 import os
 import secrets
 import selectors
 import signal
 import socket
-import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import astuple
+from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import torch.distributed as dist
 
-from armd_dist.errors import TrainingError, tell_launcher
+from armd_dist.parallel.connection import Connection, reach
+from armd_dist.parallel.heart import Heart
+from armd_dist.parallel.last_words import say_error, show_stacks
 from armd_dist.parallel.progress import Peer, Place, here, main_thread, quiet_s, silent, stuck
 
 # How a process ends that lost another: not 1 (an error of its own) and not 2 (the user's).
 EXIT_CODE = 3
-# What the others get to end by themselves once one has failed: most often all meet the same error.
+# What the others get to end by themselves once one has failed: most often all meet the same error. And what all get to
+# show their stacks after a hang.
 GRACE_S = 2.0
 # What a process asked to end gets to hear why: torchrun asks all others as soon as one has died.
 TERMINATION_S = 3.0
-CONNECT_S = 30.0
-BUFFER = 1 << 16
-
-
-class _Connection:
-    """Lines of JSON to and from another process."""
-
-    def __init__(self, stream: socket.socket) -> None:
-        self.stream, self.unsent, self.received = stream, b"", b""
-        self.peer: Peer | None = None
-        stream.setblocking(False)
-
-    def send(self, message: dict[str, Any]) -> None:
-        """Never waits. What a process that does not read misses, it does not need: it will be missed itself."""
-        if len(self.unsent) < BUFFER:
-            self.unsent += json.dumps(message).encode() + b"\n"
-        try:
-            self.unsent = self.unsent[self.stream.send(self.unsent) :]
-        except OSError:
-            return
-
-    def receive(self) -> tuple[list[dict[str, Any]], bool]:
-        """(messages, whether the connection is open). One that speaks another language is as good as closed."""
-        try:
-            data = self.stream.recv(BUFFER)
-            *lines, self.received = (self.received + data).split(b"\n")
-            messages = [json.loads(line) for line in lines]
-        except BlockingIOError:
-            return [], True
-        except (OSError, ValueError):
-            return [], False
-        return [message for message in messages if isinstance(message, dict)], bool(data)
 
 
 class Watch:
-    """Watches the other processes while its block runs. With one process it does nothing."""
+    """Watches the processes of a job, this one too, while its block runs; the main one writes the run's heartbeat.
 
-    def __init__(self, rank: int, world_size: int, timeout_minutes: float) -> None:
+    ends_early: SIGTERM before the first step ends the process; from then on the loop answers it. stopped_by: to be set
+    by a loop that a signal, of this name, ends after a save.
+    """
+
+    def __init__(self, rank: int, world_size: int, timeout_minutes: float, ends_early: bool = False) -> None:
         self.rank, self.world_size, self.timeout_s = rank, world_size, 60 * timeout_minutes
+        self.ends_early = ends_early
         now = time.monotonic()
         # Rank 0 looks after all, the others after it.
         seen = range(world_size) if rank == 0 else (0,)
         self.peers = {number: Peer(number, now, now) for number in seen}
         self.selector = selectors.DefaultSelector()
-        self.connections: list[_Connection] = []
+        self.connections: list[Connection] = []
         self.waker, self.wake = socket.socketpair()
         # Rank 0 reads at most some 250 lines a second.
         self.pulse_s = min(1.0, max(0.1, world_size / 250))
         self.beaten = now
         self.goodbye: str | None = None
         self.verdict: tuple[str, float] | None = None
+        self.run_dir: Path | None = None
+        self.heart: Heart | None = None
+        self.stopped_by: str | None = None
         self.terminated: float | None = None
         self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
         self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def __enter__(self) -> Self:
+        for end in (self.waker, self.wake):
+            end.setblocking(False)
+        self.selector.register(self.wake, selectors.EVENT_READ, self.wake)
         if self.world_size > 1:
-            for end in (self.waker, self.wake):
-                end.setblocking(False)
-            self.selector.register(self.wake, selectors.EVENT_READ, self.wake)
             self._meet()
-            # Where nobody else listens to SIGTERM (a cluster's launcher does). The number goes to the thread at once;
-            # the main thread, which may be in a collective, is not asked.
-            self.listens = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
-            if self.listens:
-                signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
-                signal.signal(signal.SIGTERM, lambda *_: None)
-            self.thread.start()
+        if self.ends_early:
+            # The number goes to the thread at once; the main thread, which may be in a collective, is not asked.
+            signal.set_wakeup_fd(self.waker.fileno(), warn_on_full_buffer=False)
+        self.thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.world_size == 1:
-            return
-        if isinstance(error, RuntimeError):
+        if isinstance(error, RuntimeError) and self.world_size > 1:
             # Collectives fail so when another process dies or fails. If that is why, the thread ends this process now,
             # or once the grace is over, which may have begun a little later than this.
             time.sleep(2 * GRACE_S)
         self.goodbye = "" if error is None or kind is None else f"{kind.__name__}: {error}".strip().splitlines()[0]
         self.waker.send(b"\0")
         self.thread.join()
-        if self.listens:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        if self.ends_early:
             signal.set_wakeup_fd(-1)
+
+    def claimed(self, run_dir: Path, first_step: int, stop_at: int) -> None:
+        """To be told once the run's folder is this job's, which does the steps from `first_step` to `stop_at`."""
+        self.run_dir = run_dir
+        if self.rank == 0:
+            self.heart = Heart(run_dir, self.world_size, first_step, stop_at)
 
     def _meet(self) -> None:
         """Connects everyone to rank 0. Collective. Raises TrainingError where rank 0 cannot be reached."""
@@ -129,11 +107,11 @@ class Watch:
         assert where[0] is not None
         host, port, self.key = where[0]
         if listener is None:
-            self._add(_reach((os.environ["MASTER_ADDR"], host), port)).peer = self.peers[0]
+            self._add(reach((os.environ["MASTER_ADDR"], host), port)).peer = self.peers[0]
             self.connections[0].send({"key": self.key, **self._pulse()})
 
-    def _add(self, stream: socket.socket) -> _Connection:
-        connection = _Connection(stream)
+    def _add(self, stream: socket.socket) -> Connection:
+        connection = Connection(stream)
         self.connections.append(connection)
         self.selector.register(stream, selectors.EVENT_READ, connection)
         return connection
@@ -143,7 +121,7 @@ class Watch:
         while self.goodbye is None:
             lost = []
             for key, _ in self.selector.select(max(0.0, pulse_at - time.monotonic())):
-                if isinstance(key.data, _Connection):
+                if isinstance(key.data, Connection):
                     lost += self._read(key.data)
                 elif key.data is self.wake:
                     if signal.SIGTERM in self.wake.recv(64) and self.terminated is None:
@@ -159,8 +137,12 @@ class Watch:
                 pulse_at = now + self.pulse_s
             self._act(now)
         self._tell(self._pulse() | {"left": self.goodbye})
+        if self.heart is not None and self.goodbye:
+            self.heart.end("failed", self.goodbye)
+        elif self.heart is not None:
+            self.heart.end("stopped" if self.stopped_by else "finished", self.stopped_by)
 
-    def _read(self, connection: _Connection) -> list[Peer]:
+    def _read(self, connection: Connection) -> list[Peer]:
         """Takes note of what came; returns the process, where it went without a word."""
         messages, is_open = connection.receive()
         for message in messages:
@@ -180,7 +162,7 @@ class Watch:
 
     def _note(self, peer: Peer, message: dict[str, Any]) -> None:
         if "verdict" in message:
-            self._decide(message["verdict"], message["grace"])
+            self._decide(message["verdict"], message["grace"], message["stacks"])
             return
         peer.name = message["name"]
         peer.note(time.monotonic(), Place(*message["place"]), message["at"], message["waits"])
@@ -191,30 +173,36 @@ class Watch:
 
     def _pulse(self) -> dict[str, Any]:
         at, waits = main_thread()
-        name = f"{socket.gethostname()}, process {os.getpid()}"
-        return {"rank": self.rank, "name": name, "place": astuple(here()), "at": at, "waits": waits}
+        return {"rank": self.rank, "name": _own_name(), "place": astuple(here()), "at": at, "waits": waits}
 
     def _beat(self, now: float) -> None:
         pulse = self._pulse()
         self._tell(pulse)
         if self.rank == 0:
             self._note(self.peers[0], pulse)
-        stopped, self.beaten = now - self.beaten > quiet_s(self.timeout_s), now
-        if stopped:
-            return  # this process itself: what the others said in the meantime is still to be read
+        away, self.beaten = now - self.beaten, now
+        if away > quiet_s(self.timeout_s):
+            # This process itself was stopped: what the others said in the meantime is still to be read.
+            for peer in self.peers.values():
+                peer.forgive(away, now)
+            return
         wrong = silent(self.peers.values(), now, self.timeout_s)
         if self.rank == 0 and wrong is None:
             wrong = stuck(self.peers.values(), now, self.timeout_s)
-        if wrong is None and self.launcher not in (None, os.getppid()):
-            wrong = f"the torchrun of rank {self.rank} died {here()}"
         if wrong is not None:
-            self._decide(wrong)
+            # Nobody ends before all have shown their stacks: collectives fail as soon as one has.
+            self._decide(wrong, GRACE_S, stacks=True)
+        elif self.launcher not in (None, os.getppid()):
+            self._decide(f"the torchrun of rank {self.rank} died {here()}")
 
-    def _decide(self, text: str, grace: float = 0.0) -> None:
-        """What has happened, and that this process ends for it; the others hear of it."""
+    def _decide(self, text: str, grace: float = 0.0, stacks: bool = False) -> None:
+        """What has happened, and that all end for it; stacks: each shows at once where its threads are."""
         if self.verdict is None:
             self.verdict = text, time.monotonic() + grace
-            self._tell({"rank": self.rank, "verdict": text, "grace": grace})
+            self._tell({"rank": self.rank, "verdict": text, "grace": grace, "stacks": stacks})
+            if stacks:
+                file = self.run_dir and self.run_dir / "stacks" / f"rank-{self.rank}.txt"
+                show_stacks(f"rank {self.rank} ({_own_name()}), {here()}", file)
 
     def _tell(self, message: dict[str, Any]) -> None:
         for connection in self.connections:
@@ -222,27 +210,21 @@ class Watch:
 
     def _act(self, now: float) -> None:
         if self.verdict is not None and now >= self.verdict[1]:
-            _end(f"{self.verdict[0]}; rank {self.rank} ends, {here()}")
-        if self.terminated is not None and now >= self.terminated + TERMINATION_S:
+            self._end(f"{self.verdict[0]}; rank {self.rank} ends, {here()}")
+        if self.terminated is not None and now >= self.terminated + TERMINATION_S and here().step == 0:
             self._tell(self._pulse() | {"left": "was asked to end (SIGTERM)"})
+            if self.heart is not None:
+                self.heart.end("failed", "was asked to end (SIGTERM)")
             os._exit(128 + signal.SIGTERM)
 
-
-def _reach(hosts: tuple[str, ...], port: int) -> socket.socket:
-    problems = []
-    for host in hosts:
-        try:
-            return socket.create_connection((host, port), timeout=CONNECT_S)
-        except OSError as error:
-            problems.append(f"{host}: {error}")
-    raise TrainingError(
-        f"rank 0 cannot be reached at port {port} ({'; '.join(problems)}); "
-        "the machines of a job must let each other connect at any port above 1023"
-    )
+    def _end(self, text: str) -> NoReturn:
+        """Ends this process, whatever its main thread is stuck in."""
+        assert self.verdict is not None
+        if self.heart is not None:
+            self.heart.end("failed", self.verdict[0])  # first: it may have a warning, and the error is the last line
+        say_error(text)
+        os._exit(EXIT_CODE)
 
 
-def _end(text: str) -> NoReturn:
-    cursor = "\x1b[?25h" if sys.stderr.isatty() else ""  # a progress bar hides it
-    os.write(2, f"{cursor}error: {text}\n".encode())  # sys.stderr may be locked by a thread that hangs
-    tell_launcher(text)
-    os._exit(EXIT_CODE)
+def _own_name() -> str:
+    return f"{socket.gethostname()}, process {os.getpid()}"

@@ -3,80 +3,137 @@
 import math
 import sys
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
-from armd_dist.checkpoint.folder import complete_checkpoints
-from armd_dist.errors import TrainingError
+from armd_dist.checkpoint.folder import complete_checkpoints, read_training_state, step_folder
+from armd_dist.errors import Stopped, TrainingError
+from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.engine import Engine, StepResult
+from armd_dist.parallel.heart import Heart
 from armd_dist.parallel.progress import enter
 from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches, Begun
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
+from armd_dist.training.run_lock import RunLock
 from armd_dist.training.saving import Saver, restore
 from armd_dist.training.schedule import learning_rate
 from armd_dist.training.start import agree_on_start, check_data, open_data, open_ledger
+from armd_dist.training.stopping import StopSignals, agree
 from armd_dist.training.validation import Validation
+from data_pipeline.background_check import BackgroundCheck
+from data_pipeline.ledger import RankLedger
 
 
 def train(run: Run) -> None:
-    """Trains to training.stop_at or the end, from wherever the run's folder stands. Every process calls it."""
+    """Trains to training.stop_at or the end, from wherever the run's folder stands. Every process calls it.
+
+    Raises Stopped, on every process, where a signal asked for an end before that: a checkpoint has been saved.
+    """
     topology = start(run.parallel)
     try:
-        with Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes):
-            _train(run, topology)
+        with (
+            StopSignals(topology.world_size) as signals,
+            # Outside of the watch, whose last heartbeat is written while the folder is still this job's.
+            RunLock(Path(run.run.dir)) as lock,
+            Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes, signals.would_end) as guard,
+        ):
+            stopped = _train(run, topology, guard, lock, signals)
+            guard.stopped_by = stopped and stopped.signal
     finally:
         # One that fails alone does not wait for others, who may wait for it in a collective.
         if topology.world_size == 1 or sys.exc_info()[0] is None:
             stop()
+    if stopped is not None:
+        raise stopped
 
 
-def _train(run: Run, topology: Topology) -> None:
+def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: StopSignals) -> Stopped | None:
     enter("opening the data")
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
     enter("looking into the run folder")
-    origin, notes = agree_on_start(run, topology, data)
+    origin, notes = agree_on_start(run, topology, data, lock)
+    first = read_training_state(origin).step if origin is not None else 0
+    last = run.training.stop_at or run.training.steps
+    guard.claimed(Path(run.run.dir), first, last)
     enter("making or loading the model")
     engine = Engine(run, topology)
     begun = restore(engine, origin) if origin is not None else Begun(0, 0)
-    first, last = begun.step, run.training.stop_at or run.training.steps
     for note in notes:
         _say(topology, note)
     if first >= last:
         _say(topology, f"nothing to do: {run.run.dir} stands at step {first}, and {last} were asked for")
-        return
+        return None
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
     batches = Batches(run, data, topology.data_rank, topology.data_size, begun)
-    ledger, check = open_ledger(run, topology, data, begun), check_data(data)
-    watch = Stopwatch(run.training.global_batch_size * run.data.sequence_length)
-    saver = Saver(engine, data.manifest)
-    with Metrics(run, first, last) if topology.is_main else nullcontext() as metrics, saver:
+    ledger = open_ledger(run, topology, data, begun)
+    with (
+        Metrics(run, first, last) if topology.is_main else nullcontext() as metrics,
+        Saver(engine, data.manifest) as saver,
+    ):
+        loop = Loop(engine, batches, validation, check_data(data), ledger, saver, metrics, guard.heart)
+        return loop.run(first, last, signals)
+
+
+@dataclass
+class Loop:
+    """What every step needs."""
+
+    engine: Engine
+    batches: Batches
+    validation: Validation | None
+    check: BackgroundCheck
+    ledger: RankLedger | None
+    saver: Saver
+    metrics: Metrics | None
+    heart: Heart | None
+
+    def run(self, first: int, last: int, signals: StopSignals) -> Stopped | None:
+        """Steps `first` to `last` - 1 (0-based). Where a signal comes first: why and where it ended."""
+        config = self.engine.run
+        self.watch = Stopwatch(config.training.global_batch_size * config.data.sequence_length)
         enter("reading data", step=first + 1)
-        for step, micro_batches in enumerate(batches.from_step(first, last), start=first):
-            enter("training")
-            rate = learning_rate(run.training, step)
-            result = engine.train_step(micro_batches, rate)
-            _refuse_non_finite(run, result, step)
-            check.raise_if_damaged()
-            speed, held_out = watch.lap(), None
-            if validation is not None and validation.due(step + 1, last=step + 1 == last):
-                enter("measuring the validation loss")
-                held_out = validation.loss(engine)
-                watch.lap()
-            enter("writing metrics")
-            if metrics is not None:
-                metrics.log(_describe(run, step, batches, rate, result, speed, held_out))
-            saves = (step + 1) % run.checkpoint.every == 0 or step + 1 == last
-            batches.record(ledger, step, saves)
+        for step, micro_batches in enumerate(self.batches.from_step(first, last), start=first):
+            self._step(step, micro_batches, last=step + 1 == last)
+            signal, written = agree(signals.received, self.saver.ended)
+            if written:
+                self.saver.land()
+            saves = (step + 1) % config.checkpoint.every == 0 or step + 1 == last or signal != 0
+            self.batches.record(self.ledger, step, saves)
             if saves:
-                enter("saving a checkpoint")
-                saver.save(step + 1, batches.consumed_samples(step + 1), batches.position(step + 1))
-                watch.lap()  # the next step's speed is not that of saving
-            saver.check()
+                self._save(step + 1)
+            if signal and step + 1 < last:
+                self.saver.land()
+                return Stopped(step + 1, signal, step_folder(Path(config.run.dir), step + 1))
             enter("reading data", step=step + 2)
         enter("finishing")
+        return None
+
+    def _step(self, step: int, micro_batches: list[MicroBatch], last: bool) -> None:
+        enter("training")
+        run = self.engine.run
+        rate = learning_rate(run.training, step)
+        result = self.engine.train_step(micro_batches, rate)
+        _refuse_non_finite(run, result, step)
+        self.check.raise_if_damaged()
+        speed, held_out = self.watch.lap(), None
+        if self.validation is not None and self.validation.due(step + 1, last):
+            enter("measuring the validation loss")
+            held_out = self.validation.loss(self.engine)
+            self.watch.lap()
+        enter("writing metrics")
+        if self.metrics is not None:
+            self.metrics.log(_describe(run, step, self.batches, rate, result, speed, held_out))
+        if self.heart is not None:
+            self.heart.report(step + 1, result.loss, speed)
+
+    def _save(self, step: int) -> None:
+        enter("saving a checkpoint")
+        self.saver.save(step, self.batches.consumed_samples(step), self.batches.position(step))
+        self.watch.lap()  # the next step's speed is not that of saving
 
 
 def _describe(

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -42,7 +41,7 @@ class Saver:
     """Writes checkpoints, one at a time: a thread of its own writes while training goes on, or the loop waits for it.
 
     Training pauses for a copy to host memory: 12 bytes for each parameter of this process' share, kept for the next
-    save. Where a write fails on any process, all of them raise the same CheckpointError after the next step.
+    save. Where a write fails on any process, all of them raise the same CheckpointError when it lands.
     """
 
     def __init__(self, engine: Engine, manifest: Manifest) -> None:
@@ -70,14 +69,10 @@ class Saver:
         if not self.run.checkpoint.asynchronous:
             self.land()
 
-    def check(self) -> None:
-        """Raises CheckpointError where the save beside training has failed. Collective, after each step."""
-        if self.flying is None:
-            return
-        done = torch.tensor(int(self.flying.done()))
-        dist.all_reduce(done, dist.ReduceOp.MIN)
-        if done:
-            self.land()
+    @property
+    def ended(self) -> bool:
+        """Whether this process' thread has ended a save, well or not, that has yet to land."""
+        return self.flying is not None and self.flying.done()
 
     def land(self) -> None:
         """Waits for the save that goes on, if there is one. Raises CheckpointError where it failed."""

@@ -11,6 +11,7 @@ from armd_dist.parallel.topology import Topology, local_world_size
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
+from armd_dist.training.run_lock import RunLock
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
@@ -56,7 +57,7 @@ def check_data(data: Mixture) -> BackgroundCheck:
     return BackgroundCheck(data.streams if os.environ.get("LOCAL_RANK", "0") == "0" else [])
 
 
-def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | None, list[str]]:
+def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> tuple[Path | None, list[str]]:
     """The checkpoint to continue from (None: start anew) and what to tell the user.
 
     The main process alone looks at the run folder and takes it; the others get its answer, or raise its error. All of
@@ -66,8 +67,9 @@ def agree_on_start(run: Run, topology: Topology, data: Mixture) -> tuple[Path | 
     answer: list[tuple[Path | None, list[str]] | ArmdError | None] = [None]
     if topology.is_main:
         try:
+            held = lock.take()
             origin, notes = find_start(run, data.manifest.hash(), data.manifest.tokenizer_sha256)
-            answer[0] = origin, [*room, *notes]
+            answer[0] = origin, [*room, *held, *notes]
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error

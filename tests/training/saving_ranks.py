@@ -26,6 +26,7 @@ from armd_dist.parallel.topology import Topology
 from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.saving import Saver
+from armd_dist.training.stopping import agree
 
 TIMEOUT_MINUTES = 0.06  # 3.6 s
 WORLD, ROWS, COLUMNS = 2, 6, 50_000
@@ -67,7 +68,9 @@ class Trainer:
                     began = time.monotonic()
                     self.saver.save(step, step, POSITION)
                     say(paused=time.monotonic() - began, step=step)
-                self.saver.check()
+                _, ended = agree(0, self.saver.ended)
+                if ended:
+                    self.saver.land()
                 say(finished=step)
 
 
