@@ -15,9 +15,7 @@ def page(job: Job, limit: int | None) -> str:
     text = sbatch_script(runs[0], cluster) if len(runs) == 1 else sweep_script(runs, cluster, limit)
     shebang, script = text.split("\n", 1)
     short = [f"#   {name:<11}{text}".rstrip() for name, text in _short(job)]
-    title = (
-        "# The run, every setting written out:" if len(runs) == 1 else "# The first run, every setting written out:"
-    )
+    title = "# The run, every setting written out:" if len(runs) == 1 else "# The first run, every setting written out:"
     settings = [f"#   {line}".rstrip() for line in to_yaml(runs[0]).splitlines()]
     return "\n".join([shebang, TITLE, "#", *short, script, "", title, "#", *settings])
 

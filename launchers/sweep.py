@@ -6,7 +6,7 @@ from pathlib import Path
 
 import submitit
 
-from armd_dist.config import load_run
+from armd_dist.config import load_run, read_tree
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
 from launchers.config import ClusterConfig
@@ -43,7 +43,10 @@ def load_sweep(path: Path, overrides: list[str], sweeps: list[str], world_size: 
     """A run for each combination, in run.dir/NAME-VALUE_NAME-VALUE. Raises ConfigError with all problems, each once."""
     values, runs, problems = parse(sweeps), list[Run](), dict[str, Problem]()
     folders = set[str]()
-    parent = load_run(path, overrides).run.dir
+    settings_of_run = read_tree(path, overrides).get("run")
+    parent = settings_of_run.get("dir") if isinstance(settings_of_run, dict) else None
+    if not isinstance(parent, str):
+        parent = load_run(path, overrides).run.dir  # says what is wrong with it
     for combination in itertools.product(*values.values()):
         changes = dict(zip(values, combination, strict=True))
         names = [f"{each.rpartition('.')[2]}-{value}" for each, value in changes.items()]

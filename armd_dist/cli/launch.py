@@ -98,7 +98,7 @@ def slurm(
     from launchers.sweep import launch_sweep
     from launchers.verdict import in_words
 
-    for line in in_words(job.plan, job.cluster):
+    for line in in_words(job.plan, job.cluster) if job.plan else []:
         typer.echo(line)
     if not sweep:
         _report(launch_slurm(job.runs[0], job.cluster), job.runs[0], wait)
