@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from armd_dist.config import load_run
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
 from armd_dist.scaling.plan import Plan
 from launchers.clusters import cluster_file
-from launchers.config import ClusterConfig, load_cluster
+from launchers.config import ClusterConfig, load_cluster, load_for_sizes
 from launchers.site import site_problems
 from launchers.sweep import load_sweep
 from launchers.verdict import fit_problems, plan_of
@@ -41,11 +40,16 @@ def load_job(
     try:
         cluster = load_cluster(None if cluster_name is None else cluster_file(cluster_name), flags)
         problems += site_problems(cluster)
+        if sweeps and cluster.min_nodes is not None:
+            given = f"{cluster.min_nodes}-{cluster.nodes}"
+            problems.append(
+                Problem("cluster.nodes", given, "is a range, and the runs of a sweep take none", "give one number")
+            )
     except ConfigError as error:
         problems += error.problems
-    world_size = cluster.world_size if cluster else None
+    sizes = cluster.world_sizes if cluster else [None]
     try:
-        runs = load_sweep(path, overrides, sweeps, world_size) if sweeps else [load_run(path, overrides, world_size)]
+        runs = load_sweep(path, overrides, sweeps, sizes) if sweeps else [load_for_sizes(path, overrides, sizes)]
     except ConfigError as error:
         problems += error.problems
     if cluster is not None and cluster.gpus_per_node:

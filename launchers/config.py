@@ -1,6 +1,7 @@
 """What a job asks of a cluster: read from a YAML file and from flags, checked before anything is submitted."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
+from armd_dist.config import load_run
 from armd_dist.errors import ConfigError, Problem
+from armd_dist.run import Run
 from launchers.walltime import minutes_of
 
 EXAMPLE = "see configs/cluster/example.yaml"
@@ -32,7 +35,8 @@ class ClusterConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
-    nodes: int = Field(1, ge=1, description="Machines.")
+    nodes: int = Field(1, ge=1, description="Machines. 2-4: what can be had first of 2 to 4; the global batch stays.")
+    min_nodes: int | None = Field(None, ge=1, description="The 2 of nodes: 2-4, whose 4 then stands in nodes.")
     gpus_per_node: int = Field(..., ge=0, description="GPUs of each node, one process for each; 0: a CPU job.")
     tasks_per_node: int | None = Field(None, ge=1, description="Processes of each node of a CPU job.")
     gpu_memory_gb: float | None = Field(
@@ -45,6 +49,18 @@ class ClusterConfig(BaseModel):
     mem_gb: float | None = Field(None, gt=0, description="Memory of each node.")
     time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
         "1-00:00:00", description="Longest run time, D-HH:MM:SS or HH:MM:SS."
+    )
+    signal_seconds: int = Field(
+        120,
+        ge=1,
+        description="The job is told so long before its time is up, and then has to end a step and save a checkpoint; "
+        "Slurm may tell it up to a minute earlier.",
+    )
+    max_crashes: int = Field(
+        10,
+        ge=0,
+        description="A job that crashes is started again so many times at most, and never after two crashes in a row "
+        "with no new checkpoint in between. Preemptions, time limits and failed nodes have no limit.",
     )
     partition: str | None = None
     account: str | None = None
@@ -62,10 +78,27 @@ class ClusterConfig(BaseModel):
     sbatch: dict[str, str] = Field(default_factory=dict, description="Other options of sbatch, by their long names.")
     srun: list[str] = Field(default_factory=list, description="Other options of srun, as --container-image=image.sqsh.")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _range_of_nodes(cls, tree: dict[str, Any]) -> dict[str, Any]:
+        found = re.fullmatch(r"(\d+)-(\d+)", str(tree.get("nodes")))
+        return {**tree, "min_nodes": found[1], "nodes": found[2]} if found else tree
+
     @model_validator(mode="after")
-    def _one_process_per_gpu(self) -> "ClusterConfig":
+    def _parts_agree(self) -> "ClusterConfig":
+        """A sentence each: the rule, and the remedy behind a semicolon."""
         if self.gpus_per_node and self.tasks_per_node not in (None, self.gpus_per_node):
-            raise ValueError(f"tasks_per_node={self.tasks_per_node} with gpus_per_node={self.gpus_per_node}")
+            raise ValueError(
+                f"tasks_per_node={self.tasks_per_node} with gpus_per_node={self.gpus_per_node}; "
+                "leave tasks_per_node out: there is one process for each GPU"
+            )
+        if self.signal_seconds >= 60 * minutes_of(self.time):
+            raise ValueError(
+                f"signal_seconds={self.signal_seconds} leaves no time to train in time={self.time}; "
+                "ask for more --time, or lower --signal-seconds to what a step and a checkpoint take"
+            )
+        if self.min_nodes is not None and self.min_nodes > self.nodes:
+            raise ValueError(f"from {self.min_nodes} to {self.nodes} nodes; give the smaller number first, as in 2-4")
         return self
 
     @property
@@ -74,7 +107,14 @@ class ClusterConfig(BaseModel):
 
     @property
     def world_size(self) -> int:
+        """On the most nodes that are asked for."""
         return self.nodes * self.processes_per_node
+
+    @property
+    def world_sizes(self) -> list[int]:
+        """Every number of processes that the job may start with."""
+        fewest = self.min_nodes or self.nodes
+        return [nodes * self.processes_per_node for nodes in range(fewest, self.nodes + 1)]
 
 
 def load_cluster(file: Path | None, flags: dict[str, Any]) -> ClusterConfig:
@@ -84,6 +124,19 @@ def load_cluster(file: Path | None, flags: dict[str, Any]) -> ClusterConfig:
         return ClusterConfig.model_validate(tree)
     except ValidationError as error:
         raise ConfigError([_problem(detail) for detail in error.errors()]) from error
+
+
+def load_for_sizes(path: Path, overrides: list[str], sizes: Sequence[int | None]) -> Run:
+    """The run, checked for every number of processes. Raises ConfigError with the problems of all of them."""
+    runs, problems = [], []
+    for size in sizes:
+        try:
+            runs.append(load_run(path, overrides, world_size=size))
+        except ConfigError as error:
+            problems += [problem for problem in error.problems if problem not in problems]
+    if problems:
+        raise ConfigError(problems)
+    return runs[0]
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -104,7 +157,8 @@ def _problem(detail: Any) -> Problem:
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     if not detail["loc"]:
-        return Problem("cluster", "", message, "leave tasks_per_node out: there is one process for each GPU")
+        rule, _, remedy = message.partition("; ")
+        return Problem("cluster", "", rule, remedy)
     name, path = str(detail["loc"][0]), ".".join(["cluster", *map(str, detail["loc"])])
     flag = "--" + name.replace("_", "-")
     if detail["type"] == "missing":

@@ -26,7 +26,7 @@ def launch_local(run: Run, processes: int) -> submitit.Job[None]:
     A fresh folder in run.dir/launch gets the logs. Raises LaunchError where GPUs are too few.
     """
     gpus = _gpus(processes)
-    executor = submitit.LocalExecutor(folder=fresh_folder(run))
+    executor = submitit.LocalExecutor(folder=fresh_folder(Path(run.run.dir)))
     executor.update_parameters(
         nodes=1,
         tasks_per_node=processes,

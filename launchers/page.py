@@ -24,6 +24,7 @@ def _short(job: Job) -> list[tuple[str, str]]:
     run, cluster = job.runs[0], job.cluster
     training, parallel = run.training, run.parallel
     kind = "each with a GPU" if cluster.gpus_per_node else "without GPUs"
+    fewer = f", or as few as {cluster.world_sizes[0]}" if cluster.min_nodes else ""
     data = cluster.world_size // (parallel.tensor * parallel.pipeline)
     places = ("partition", "account", "qos", "constraint")
     verdict = in_words(job.plan, cluster)
@@ -31,8 +32,8 @@ def _short(job: Job) -> list[tuple[str, str]]:
         *(("run" if number == 0 else "", each.run.dir) for number, each in enumerate(job.runs)),
         (
             "job",
-            f"{cluster.nodes} node(s) x {cluster.processes_per_node} = {cluster.world_size} process(es), {kind}; "
-            f"at most {cluster.time}",
+            f"{cluster.nodes} node(s) x {cluster.processes_per_node} = {cluster.world_size} process(es){fewer}, "
+            f"{kind}; at most {cluster.time}",
         ),
         *((place, value) for place in places if (value := getattr(cluster, place))),
         (

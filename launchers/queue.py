@@ -106,14 +106,15 @@ def controls(record: Record) -> bool:
 
 def _left_behind(record: Record) -> JobState:
     """From the results of its processes, of a job that nobody knows any more."""
-    results = record.results()
+    results, expected = record.results(), record.expected
+    restarts = len(record.starts) - 1 if record.starts else None
     failures = [failure for failure in results.values() if failure is not None]
     if failures:
-        return JobState("failed", failures[0])
-    if len(results) == record.processes:
-        return JobState("finished")
-    missing = f"{record.processes - len(results)} of {record.processes} processes left no result: ended from outside"
-    return JobState("lost", missing)
+        return JobState("failed", failures[0], restarts)
+    if len(results) == expected:
+        return JobState("finished", None, restarts)
+    missing = f"{expected - len(results)} of {expected} processes left no result: ended from outside"
+    return JobState("lost", missing, restarts)
 
 
 def _explained(record: Record, state: JobState | None) -> JobState:

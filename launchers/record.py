@@ -7,12 +7,13 @@ import socket
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import submitit
 
 from armd_dist.errors import describe
 from launchers.errors import LaunchError
+from launchers.requeue import Attempt
 
 FILE = "job.json"
 
@@ -22,7 +23,8 @@ class Record:
     """A job as it was when it was started.
 
     id: Slurm's number (of a task in an array: 42_3), or the process id of the local controller. folder: its logs and
-    results. host: where it was started, and where a local job runs. submitted: seconds since 1970.
+    results. processes: the most it may start with. host: where it was started, and where a local job runs. submitted:
+    seconds since 1970.
     """
 
     id: str
@@ -48,12 +50,22 @@ class Record:
         """Where a process writes. A job that is requeued goes on in the same file."""
         return Path(self.folder) / f"{self.id}_{rank}_log.{stream}"
 
+    @property
+    def starts(self) -> list[dict[str, Any]]:
+        """What each start on Slurm noted of itself; nothing of one that did not come as far."""
+        return Attempt(Path(self.folder), self.id, 0, 0).notes("started")
+
+    @property
+    def expected(self) -> int:
+        """Processes of the last start; fewer than were prepared where it got fewer nodes than it would have taken."""
+        return self.starts[-1]["processes"] if self.starts else self.processes
+
     def results(self) -> dict[int, str | None]:
         """How each process that is done ended: None if well, otherwise the last line of its traceback."""
         # One listing of the folder: a shared file system refreshes by it, and is not asked about each of many files.
         present = {path.name: path for path in Path(self.folder).glob(f"{self.id}_*_result.pkl")}
         found: dict[int, str | None] = {}
-        for rank in range(self.processes):
+        for rank in range(self.expected):
             file = present.get(f"{self.id}_{rank}_result.pkl")
             if file is not None:
                 kind, left = pickle.loads(file.read_bytes())

@@ -58,7 +58,7 @@ def _partition_problems(cluster: ClusterConfig, partition: dict[str, str]) -> li
         rule = f"is longer than partition {name} allows"
         problems.append(Problem("cluster.time", cluster.time, rule, f"use at most {limits['MaxTime']}"))
     most += [int(limit) for limit in [limits.get("MaxNodes", "")] if limit.isdigit()]
-    if most and cluster.nodes > min(most):
+    if most and (cluster.min_nodes or cluster.nodes) > min(most):
         rule = f"partition {name} has at most {min(most)} node(s) for such a job"
         problems.append(
             Problem("cluster.nodes", cluster.nodes, rule, f"use at most {min(most)}, or another --partition")

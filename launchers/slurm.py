@@ -23,6 +23,9 @@ from launchers.shared import shared_folder_check
 from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
 
+# submitit counts every signal to a job of less than ten minutes as a time-out. What limits us is progress.
+ANY_NUMBER = 1_000_000
+
 
 class Sbatch(submitit.SlurmExecutor):
     """Slurm's executor, also where Slurm is not installed: enough there to see what would be submitted."""
@@ -31,6 +34,11 @@ class Sbatch(submitit.SlurmExecutor):
     def affinity(cls) -> int:
         return 1
 
+    def _num_tasks(self) -> int:
+        """The most that there may be, where the number of nodes is a range."""
+        most = int(str(self.parameters["nodes"]).split("-")[-1])
+        return most * self.parameters["ntasks_per_node"]
+
     def script(self) -> str:
         """The text that would be handed to sbatch."""
         return self._make_submission_file_text(self._submitit_command_str, uid="")
@@ -38,7 +46,7 @@ class Sbatch(submitit.SlurmExecutor):
 
 def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
     """The batch script of the job, submitting and writing nothing."""
-    return executor_of(run, cluster).script()
+    return executor_of(Path(run.run.dir), [run], cluster).script()
 
 
 def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
@@ -47,7 +55,7 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
-    (job,) = submit(executor_of(run, cluster), [TrainingJob(settings(run))])
+    (job,) = submit(executor_of(Path(run.run.dir), [run], cluster), [TrainingJob(settings(run))])
     Record.of(job).write(Path(run.run.dir))
     return job
 
@@ -72,21 +80,25 @@ def submit(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submit
     return jobs
 
 
-def executor_of(run: Run, cluster: ClusterConfig) -> Sbatch:
-    """What submits jobs of the run into a fresh folder; nothing is written yet."""
-    # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
-    executor = Sbatch(folder=fresh_folder(run), python=f"{cluster.python or shlex.quote(sys.executable)} -P")
-    asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
-    executor.update_parameters(**asked)
+def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig) -> Sbatch:
+    """What submits a job, or an array of one for each run, into a fresh folder in `owner`; nothing is written yet."""
+    executor = Sbatch(folder=fresh_folder(owner), max_num_timeout=ANY_NUMBER, python=_python(cluster))
+    asked = _parameters(cluster, executor.folder) | {"teardown": _teardown(runs, cluster, executor.folder)}
+    executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
     executor.parameters["wckey"] = None
     return executor
 
 
-def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
+def _python(cluster: ClusterConfig) -> str:
+    # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
+    return f"{cluster.python or shlex.quote(sys.executable)} -P"
+
+
+def _parameters(cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
-        "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
-        "nodes": cluster.nodes,
+        "job_name": "armd-" + re.sub(r"[^\w.-]", "_", folder.parents[1].resolve().name),
+        "nodes": cluster.nodes if cluster.min_nodes is None else f"{cluster.min_nodes}-{cluster.nodes}",
         "ntasks_per_node": cluster.processes_per_node,
         "gpus_per_node": cluster.gpus_per_node or None,
         "cpus_per_task": cluster.cpus_per_task,
@@ -96,7 +108,9 @@ def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any
         "account": cluster.account,
         "qos": cluster.qos,
         "constraint": cluster.constraint,
-        "additional_parameters": cluster.sbatch or None,
+        "signal_delay_s": cluster.signal_seconds,
+        # Where the cluster's default is otherwise, no job could be started again.
+        "additional_parameters": {"requeue": True, **cluster.sbatch},
         "setup": [*shared_folder_check(folder, cluster.nodes), *_setup(cluster, folder)],
         "srun_args": _srun_arguments(cluster),
     }
@@ -108,7 +122,22 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
     # After the user's lines: a module may set it too.
     code = f"export PYTHONPATH={shlex.quote(str(folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    return [*cluster.setup, *exports, *hide, code]
+    # sbatch counts the processes of the fewest nodes, and srun would start no more on others.
+    count = (
+        [] if cluster.min_nodes is None else [f"export SLURM_NTASKS=$((SLURM_NNODES * {cluster.processes_per_node}))"]
+    )
+    return [*cluster.setup, *exports, *hide, code, *count]
+
+
+def _teardown(runs: Sequence[Run], cluster: ClusterConfig, folder: Path) -> list[str]:
+    """A crash is answered here, where no process is left that could die of it."""
+    run_dirs = shlex.join(str(Path(run.run.dir).absolute()) for run in runs)
+    answer = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))}"
+    return [
+        "code=$?",
+        f"runs=({run_dirs})",
+        f'{answer} "${{runs[${{SLURM_ARRAY_TASK_ID:-0}}]}}" {cluster.max_crashes} $code',
+    ]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import submitit
@@ -9,7 +10,7 @@ import submitit
 from armd_dist.config import load_run, read_tree
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
-from launchers.config import ClusterConfig
+from launchers.config import ClusterConfig, load_for_sizes
 from launchers.folder import settings
 from launchers.job import TrainingJob
 from launchers.record import Record
@@ -39,7 +40,7 @@ def parse(sweeps: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def load_sweep(path: Path, overrides: list[str], sweeps: list[str], world_size: int | None) -> list[Run]:
+def load_sweep(path: Path, overrides: list[str], sweeps: list[str], sizes: Sequence[int | None]) -> list[Run]:
     """A run for each combination, in run.dir/NAME-VALUE_NAME-VALUE. Raises ConfigError with all problems, each once."""
     values, runs, problems = parse(sweeps), list[Run](), dict[str, Problem]()
     folders = set[str]()
@@ -56,7 +57,7 @@ def load_sweep(path: Path, overrides: list[str], sweeps: list[str], world_size: 
             raise ConfigError([Problem("--sweep", " ".join(sweeps), f"has two runs in {folder}", "sweep other values")])
         folders.add(folder)
         try:
-            runs.append(load_run(path, changed, world_size))
+            runs.append(load_for_sizes(path, changed, sizes))
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     if problems:
@@ -83,7 +84,6 @@ def sweep_script(runs: list[Run], cluster: ClusterConfig, limit: int | None) -> 
 
 
 def _executor(runs: list[Run], cluster: ClusterConfig, limit: int | None) -> Sbatch:
-    parent = str(Path(runs[0].run.dir).parent)
-    executor = executor_of(runs[0].model_copy(update={"run": runs[0].run.model_copy(update={"dir": parent})}), cluster)
+    executor = executor_of(Path(runs[0].run.dir).parent, runs, cluster)
     executor.update_parameters(array_parallelism=limit or len(runs))
     return executor

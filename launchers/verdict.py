@@ -13,9 +13,9 @@ ANY = GPUS["h100"]
 
 
 def plan_of(run: Run, cluster: ClusterConfig) -> Plan:
-    """The plan of the run on the job's GPUs."""
+    """The plan of the run on the fewest GPUs that the job may get, where each holds most."""
     gpu = ANY if cluster.gpu_memory_gb is None else replace(ANY, memory=cluster.gpu_memory_gb * 1e9)
-    return make_plan(run, cluster.world_size, gpu)
+    return make_plan(run, cluster.world_sizes[0], gpu)
 
 
 def in_words(plan: Plan | None, cluster: ClusterConfig) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import submitit
 
 from launchers.record import last_words
+from launchers.requeue import Attempt
 
 POLL_S = 1.0
 # Polls between two questions to Slurm, which serves all users of the cluster.
@@ -78,19 +79,25 @@ def _reported(job: submitit.Job[None]) -> dict[int, tuple[str, Any]]:
     """What each process that is done left: `success` and nothing, or `error` and a traceback."""
     # One listing of the folder: a shared file system refreshes by it, and is not asked about each of many files.
     present = {path.name for path in job.paths.folder.iterdir()}
-    files = {rank: job.task(rank).paths.result_pickle for rank in range(job.num_tasks)}
+    files = {rank: job.task(rank).paths.result_pickle for rank in range(_processes(job))}
     return {rank: pickle.loads(file.read_bytes()) for rank, file in files.items() if file.name in present}
 
 
+def _processes(job: submitit.Job[None]) -> int:
+    """That the job started with; where it got fewer nodes than it would have taken, not all that were prepared."""
+    started = Attempt(job.paths.folder, job.job_id, 0, 0).notes("started")
+    return started[-1]["processes"] if started else job.num_tasks
+
+
 def _is_over(job: submitit.Job[None], ask: bool) -> bool:
-    if len(_reported(job)) == job.num_tasks:
+    if len(_reported(job)) == _processes(job):
         return True
     if isinstance(job, submitit.LocalJob):
         return job.done()
     if not ask or _in_queue(job.job_id):
         return False
     deadline = time.monotonic() + RESULTS_S
-    while len(_reported(job)) < job.num_tasks and time.monotonic() < deadline:
+    while len(_reported(job)) < _processes(job) and time.monotonic() < deadline:
         time.sleep(POLL_S)
     return True
 
@@ -116,7 +123,7 @@ def _show_from(path: Path, position: int, show: Callable[[str], object]) -> int:
 
 def _failures(job: submitit.Job[None]) -> list[Failure]:
     reported, told, silent = _reported(job), [], []
-    for rank in range(job.num_tasks):
+    for rank in range(_processes(job)):
         kind, left = reported.get(rank, ("nothing", None))
         if kind == "nothing":
             reason = "left no result: killed, perhaps for its memory or in the wake of another"

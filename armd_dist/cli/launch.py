@@ -52,13 +52,17 @@ def slurm(
     cluster: Annotated[
         str | None, typer.Option(help="Defaults: the name of a cluster, as in configs/cluster/, or a YAML file.")
     ] = None,
-    nodes: Annotated[int | None, typer.Option(help="Machines.")] = None,
+    nodes: Annotated[str | None, typer.Option(help="Machines; 2-4: what can be had first of these.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="One process for each GPU; 0: a CPU job.")] = None,
     tasks_per_node: Annotated[int | None, typer.Option(help="Processes of each node of a CPU job.")] = None,
     cpus_per_task: Annotated[int | None, typer.Option(help="CPU cores of each process.")] = None,
     gpu_memory_gb: Annotated[float | None, typer.Option(help="Memory of each GPU, to refuse what cannot fit.")] = None,
     mem_gb: Annotated[float | None, typer.Option(help="Memory of each node.")] = None,
     time: Annotated[str | None, typer.Option(help="Time limit, D-HH:MM:SS or HH:MM:SS; else one day.")] = None,
+    signal_seconds: Annotated[
+        int | None, typer.Option(help="Seconds before the time limit at which the job saves and ends; else 120.")
+    ] = None,
+    max_crashes: Annotated[int | None, typer.Option(help="Restarts after crashes, at most; else 10.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that is charged.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,

@@ -36,12 +36,10 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data" / "train"
 
 
-@pytest.fixture
-def config(dataset: Path, tmp_path: Path) -> Path:
-    """The YAML of a run of three steps in tmp_path/run."""
-    path = tmp_path / "tiny.yaml"
-    tree: dict[str, Any] = {
-        "run": {"dir": str(tmp_path / "run")},
+@pytest.fixture(scope="session")
+def tree(dataset: Path) -> dict[str, Any]:
+    """The settings of a run of three steps, all but run.dir."""
+    return {
         "model": {
             "vocab_size": VOCAB,
             "max_sequence_length": 16,
@@ -55,6 +53,13 @@ def config(dataset: Path, tmp_path: Path) -> Path:
         "parallel": {"zero_stage": 0},
         "logging": {"wandb": "disabled", "every": 1},
     }
+
+
+@pytest.fixture
+def config(tree: dict[str, Any], tmp_path: Path) -> Path:
+    """The YAML of that run in tmp_path/run."""
+    path = tmp_path / "tiny.yaml"
+    tree = {"run": {"dir": str(tmp_path / "run")}, **tree}
     OmegaConf.save(OmegaConf.create(tree), path)
     return path
 

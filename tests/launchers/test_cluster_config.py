@@ -50,6 +50,10 @@ def test_numbers_become_values_of_variables(tmp_path: Path) -> None:
         ("nodes: 2", "cluster.gpus_per_node=: is missing; give --gpus-per-node N"),
         ("gpus_per_node: 8\ntime: 12:00:00", "is a number, not a time; quote it"),
         ("gpus_per_node: 8\ntasks_per_node: 4", "tasks_per_node=4 with gpus_per_node=8"),
+        ("gpus_per_node: 8\nnodes: 4-2", "from 4 to 2 nodes; give the smaller number first"),
+        ("gpus_per_node: 8\nnodes: 0-2", "cluster.min_nodes=0: input should be greater than or equal to 1"),
+        ("gpus_per_node: 8\nnodes: some", "cluster.nodes=some"),
+        ("gpus_per_node: 8\ntime: 0:02:00", "signal_seconds=120 leaves no time to train in time=0:02:00; ask for more"),
         ("gpus_per_node: 8\npartitions: gpu", "cluster.partitions=gpu: is not a setting"),
         ("gpus_per_node: 8\nenvironment: {A-B: x}", "'A-B' is not a name of an environment variable"),
         ("gpus_per_node: [", "cannot be read"),
@@ -79,3 +83,11 @@ def test_all_problems_of_run_and_cluster_come_at_once(config: Path) -> None:
 def test_the_world_size_is_checked_before_submission(config: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.global_batch_size=4: is not a multiple"):
         load_job(config, [], None, {"gpus_per_node": 8, "nodes": 2})
+
+
+def test_every_number_of_nodes_that_may_come_is_checked(config: Path) -> None:
+    asked = {"gpus_per_node": 0, "nodes": "1-2"}
+    job = load_job(config, [], None, asked)
+    assert (job.cluster.world_sizes, job.runs[0].training.global_batch_size) == ([1, 2], 4)
+    with pytest.raises(ConfigError, match=r"training\.global_batch_size=4: is not a multiple .* 6"):
+        load_job(config, [], None, {**asked, "nodes": "2-4"})

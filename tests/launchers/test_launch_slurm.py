@@ -67,6 +67,12 @@ def test_what_dry_run_prints_is_a_shell_script(config: Path) -> None:
     assert "gpus-per-node" not in result.stdout.split("# setup")[0]
 
 
+def test_a_range_of_nodes_counts_its_processes_when_it_starts(tiny_run: Run) -> None:
+    script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 8, "nodes": "2-4"}))
+    assert "#SBATCH --nodes=2-4" in script
+    assert "export SLURM_NTASKS=$((SLURM_NNODES * 8))" in script
+
+
 def test_options_beyond_ours_reach_sbatch(tiny_run: Run) -> None:
     flags = {"sbatch": {"reservation": "friday"}, "srun": ["--mpi=none", "--comment=a b"], "python": "box run python"}
     script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 1, **flags}))

@@ -42,7 +42,7 @@ def test_a_bad_sweep_is_told(sweeps: list[str], complaint: str) -> None:
 
 def test_every_combination_is_a_run_in_a_folder_of_its_own(config: Path, tmp_path: Path) -> None:
     sweeps = ["training.seed=0,1", "training.learning_rate=1e-3,2e-3"]
-    runs = load_sweep(config, ["training.steps=5"], sweeps, world_size=1)
+    runs = load_sweep(config, ["training.steps=5"], sweeps, [1])
     assert {(run.training.seed, run.training.learning_rate, run.run.dir) for run in runs} == {
         (seed, float(rate), f"{tmp_path}/run/seed-{seed}_learning_rate-{rate}")
         for seed in (0, 1)
@@ -50,12 +50,12 @@ def test_every_combination_is_a_run_in_a_folder_of_its_own(config: Path, tmp_pat
     }
     assert all(run.training.steps == 5 for run in runs)
     with pytest.raises(ConfigError, match="has two runs in"):
-        load_sweep(config, [], ["data.path=a/b,ab"], None)
+        load_sweep(config, [], ["data.path=a/b,ab"], [None])
 
 
 def test_a_problem_of_all_runs_is_told_once(config: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        load_sweep(config, ["model.hidden_size=15"], ["training.seed=0,1", "training.micro_batch_size=1,0,-1"], None)
+        load_sweep(config, ["model.hidden_size=15"], ["training.seed=0,1", "training.micro_batch_size=1,0,-1"], [None])
     found = [problem.path for problem in caught.value.problems]
     assert len(found) == len(set(map(str, caught.value.problems)))
     assert found.count("training.micro_batch_size") == 2  # 0 and -1

@@ -1,0 +1,214 @@
+"""What becomes of a Slurm job that ends before its training does: it is started again, or given up with a reason.
+
+After a signal, with a checkpoint saved, the first process asks Slurm for another start; as often as need be. After a
+crash the batch script does, `python -m launchers.requeue`, within a budget, and not where two crashes in a row came
+without a new checkpoint in between. After a failed node, or `scontrol requeue`, Slurm does by itself.
+JOB_restarts.jsonl in the job's folder tells of each start and each end.
+"""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import submitit
+
+from armd_dist.checkpoint.folder import complete_checkpoints
+from launchers.errors import LaunchError
+
+# Of metrics.jsonl, which grows for months: more than a line.
+LAST_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a Slurm job, seen from inside; `number` counts the starts before it."""
+
+    folder: Path
+    job_id: str
+    number: int
+    rank: int
+
+    @classmethod
+    def here(cls) -> Self | None:
+        """The attempt that this process belongs to; None outside of Slurm, where nobody starts a job again."""
+        place = submitit.JobEnvironment()
+        if place.cluster != "slurm":
+            return None
+        number = int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+        return cls(place.paths.folder, place.job_id, number, place.global_rank)
+
+    def begin(self, run_dir: Path) -> None:
+        """Clears away what the last attempt said of its end; the first process says where this one begins."""
+        (self.folder / f"{self.job_id}_{self.rank}_result.pkl").unlink(missing_ok=True)
+        if self.rank != 0:
+            if self.number:
+                _say(self._restart)
+            return
+        # submitit takes a half-written file of a process that was killed for a mistake of its own.
+        (self.folder / f"{self.job_id}_submitted.pkl.save_tmp").unlink(missing_ok=True)
+        step, reached = newest_step(run_dir), last_step(run_dir)
+        repeated = max(0, reached - step)
+        self.note("started", step, repeated=repeated, processes=int(os.environ["SLURM_NTASKS"]))
+        if self.number:
+            _say(f"{self._restart}: continues from step {step}, repeats {repeated} step(s)")
+
+    @contextmanager
+    def requeued_on_signal(self) -> Iterator[None]:
+        """Before training listens itself nothing can be lost: the job goes back into the queue at once."""
+
+        def leave(number: int, _: object) -> None:
+            if self.rank == 0:
+                self.hand_over(f"{signal.Signals(number).name} before the first step", step=None)
+
+        before = {number: signal.signal(number, leave) for number in _signals()}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def hand_over(self, reason: str, step: int | None) -> NoReturn:
+        """Ends this process after a signal; the first one has Slurm start the job again, unless it is to end for good.
+
+        step: of the checkpoint that was saved. Raises LaunchError where Slurm refuses.
+        """
+        for number in _signals():
+            signal.signal(number, signal.SIG_IGN)
+        # No process may fail: srun would end the first one before it has spoken with Slurm.
+        if self.rank != 0:
+            sys.exit(0)
+        self.note("stopped", step, reason=reason)
+        state = _state(self.job_id)
+        if state == "RUNNING":
+            _say(f"{reason}; job {self.job_id} goes back into the queue")
+            self.requeue()
+        else:
+            _say(f"{reason}; job {self.job_id} is {state.lower()}, and stays as Slurm wants it")
+        sys.exit(0)
+
+    def requeue(self) -> None:
+        """Raises LaunchError where Slurm refuses."""
+        # Its signal handler would count time-outs and write the job's pickle anew; neither is wanted.
+        try:
+            submitit.JobEnvironment()._requeue(0)
+        except (OSError, subprocess.SubprocessError) as error:
+            said = f"job {self.job_id} cannot be started again ({error})"
+            raise LaunchError(f"{said}; the same command continues from the newest checkpoint") from error
+
+    def note(self, kind: str, step: int | None, **details: Any) -> None:
+        line = {"restart": self.number, "kind": kind, "step": step, **details, "time": time.time()}
+        with open(self._journal, "a") as journal:
+            journal.write(json.dumps(line) + "\n")
+
+    def notes(self, kind: str) -> list[dict[str, Any]]:
+        """Of all attempts of this job, oldest first."""
+        if not self._journal.exists():
+            return []
+        lines = [json.loads(line) for line in self._journal.read_text().splitlines()]
+        return [line for line in lines if line["kind"] == kind]
+
+    def lines(self, log: Path) -> list[str]:
+        """What a process has written to its log in this attempt; the attempts before it stand there too."""
+        lines = log.read_text(errors="replace").splitlines()
+        if self.number == 0:
+            return lines
+        begins = [number for number, line in enumerate(lines) if line.startswith(self._restart)]
+        return lines[begins[-1] :] if begins else []
+
+    @property
+    def _restart(self) -> str:
+        return f"restart {self.number} of job {self.job_id}"
+
+    @property
+    def _journal(self) -> Path:
+        return self.folder / f"{self.job_id}_restarts.jsonl"
+
+
+def after_crash(attempt: Attempt, run_dir: Path, max_crashes: int, code: int) -> None:
+    """Starts the job again after its processes ended with `code`, or says why not."""
+    told = any(note["restart"] == attempt.number for kind in ("stopped", "refused") for note in attempt.notes(kind))
+    if told or _state(attempt.job_id) != "RUNNING":  # else somebody has cancelled it, or put it back already
+        return
+    crashes, step, reason = attempt.notes("crashed"), newest_step(run_dir), _last_error(attempt, code)
+    attempt.note("crashed", step, reason=reason)
+    refusal = None
+    if len(crashes) >= max_crashes:
+        refusal = f"it has crashed {len(crashes) + 1} times, and cluster.max_crashes={max_crashes}"
+    elif crashes and crashes[-1]["step"] == step:
+        refusal = f"it crashed twice with no checkpoint after step {step} in between"
+    if refusal is None:
+        _say(f"job {attempt.job_id} crashed and is started again from step {step}; the error: {reason}")
+        attempt.requeue()
+        return
+    attempt.note("given up", step, reason=f"{refusal}; the last error: {reason}")
+    _say(f"error: job {attempt.job_id} is not started again: {refusal}; the last error: {reason}")
+
+
+def newest_step(run_dir: Path) -> int:
+    """Of the newest complete checkpoint; 0 where there is none."""
+    found = complete_checkpoints(run_dir)
+    return int(found[-1].name.removeprefix("step-")) if found else 0
+
+
+def last_step(run_dir: Path) -> int:
+    """That training has finished, saved or not; 0 before the first."""
+    try:
+        with open(run_dir / "metrics.jsonl", "rb") as metrics:
+            metrics.seek(max(0, metrics.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = metrics.read().splitlines()
+    except FileNotFoundError:
+        return 0
+    for line in reversed(lines):
+        with suppress(ValueError):  # of a process that was killed as it wrote
+            return int(json.loads(line)["step"])
+    return 0
+
+
+def _last_error(attempt: Attempt, code: int) -> str:
+    """What the first process that failed said: its exception, or its line that begins with `error:`."""
+    results = attempt.folder.glob(f"{attempt.job_id}_*_result.pkl")
+    for file in sorted(results, key=lambda file: file.stat().st_mtime_ns):
+        kind, left = pickle.loads(file.read_bytes())
+        if kind == "error":
+            return left.strip().splitlines()[-1]
+    for log in attempt.folder.glob(f"{attempt.job_id}_*_log.err"):
+        for line in attempt.lines(log):
+            if line.startswith("error: "):
+                return line.removeprefix("error: ")
+    return f"exit code {code}, with no word from any process"
+
+
+def _signals() -> tuple[int, ...]:
+    return signal.SIGTERM, submitit.JobEnvironment()._usr_sig()
+
+
+def _state(job_id: str) -> str:
+    """RUNNING also where preemption or the time limit has only been announced."""
+    asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() or "UNKNOWN"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(folder: str, run_dir: str, max_crashes: str, code: str) -> int:
+    """For the batch script, once the processes have ended; returns their exit code."""
+    os.environ["SUBMITIT_FOLDER"] = folder
+    attempt = Attempt.here()
+    if attempt is not None and code != "0":
+        after_crash(attempt, Path(run_dir), int(max_crashes), int(code))
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
