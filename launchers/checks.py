@@ -1,5 +1,6 @@
 """Everything that can be said against a job on the login node, said at once and before it waits in the queue."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,14 @@ def load_job(
     flags: dict[str, Any],
     sweeps: list[str] | None = None,
     force: bool = False,
+    found: Sequence[Problem] = (),
 ) -> Job:
     """The runs and the cluster's part, checked alone, together, against this cluster's Slurm and the GPUs' memory.
 
-    cluster_name: see `cluster_file`. sweeps: see `load_sweep`. force: a plan that cannot fit is no problem. Raises
-    ConfigError with all problems.
+    cluster_name: see `cluster_file`. sweeps: see `load_sweep`. force: a plan that cannot fit is no problem. found: what
+    is known to be wrong already. Raises ConfigError with all problems.
     """
-    cluster, runs, plans, problems = None, list[Run](), list[Plan](), list[Problem]()
+    cluster, runs, plans, problems = None, list[Run](), list[Plan](), list(found)
     try:
         cluster = load_cluster(None if cluster_name is None else cluster_file(cluster_name), flags)
         problems += site_problems(cluster)

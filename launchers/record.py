@@ -24,7 +24,7 @@ class Record:
 
     id: Slurm's number (of a task in an array: 42_3), or the process id of the local controller. folder: its logs and
     results. processes: the most it may start with. host: where it was started, and where a local job runs. submitted:
-    seconds since 1970.
+    seconds since 1970. command: of --then; empty for the training itself.
     """
 
     id: str
@@ -33,18 +33,21 @@ class Record:
     processes: int
     host: str
     submitted: float
+    command: str = ""
 
     @classmethod
-    def of(cls, job: submitit.Job[None]) -> Self:
+    def of(cls, job: submitit.Job[None], command: str = "") -> Self:
         """What to remember of a job that was just started."""
         kind = "local" if isinstance(job, submitit.LocalJob) else "slurm"
-        return cls(job.job_id, kind, str(job.paths.folder), job.num_tasks, socket.gethostname(), time.time())
+        place = str(job.paths.folder)
+        return cls(job.job_id, kind, place, job.num_tasks, socket.gethostname(), time.time(), command)
 
     def write(self, run_dir: Path) -> None:
         """Leaves it in the run's folder, under the name of the job's own."""
         place = run_dir / "launch" / Path(self.folder).name
         place.mkdir(parents=True, exist_ok=True)
-        (place / FILE).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        name = f"then-{self.id}.json" if self.command else FILE
+        (place / name).write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def log(self, rank: int, stream: Literal["err", "out"] = "err") -> Path:
         """Where a process writes. A job that is requeued goes on in the same file."""
@@ -80,11 +83,20 @@ def newest(run_dir: Path) -> Record:
     files = list(run_dir.glob(f"launch/*/{FILE}"))
     if not files:
         raise LaunchError(f"{run_dir}: no job was started for it with armd launch; run.dir of the run is asked for")
+    return max(map(_read, files), key=lambda record: record.submitted)
+
+
+def after(run_dir: Path, record: Record) -> list[Record]:
+    """The commands of --then that wait for the job, or have run, in their order. Raises LaunchError."""
+    files = (run_dir / "launch" / Path(record.folder).name).glob("then-*.json")
+    return sorted(map(_read, files), key=lambda each: each.submitted)
+
+
+def _read(file: Path) -> Record:
     try:
-        records = [Record(**json.loads(file.read_text())) for file in files]
+        return Record(**json.loads(file.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise LaunchError(f"{run_dir}/launch/*/{FILE}: cannot be read ({describe(error)})") from error
-    return max(records, key=lambda record: record.submitted)
+        raise LaunchError(f"{file}: cannot be read ({describe(error)})") from error
 
 
 def runs_in(folder: Path) -> list[Path]:

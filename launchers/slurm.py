@@ -69,22 +69,37 @@ def submit(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submit
         )
     try:
         take_snapshot(executor.folder)
+        return queue(executor, works)
+    except LaunchError:
+        forget_folder(executor.folder)
+        raise
+    except OSError as error:
+        raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
+
+
+def queue(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submitit.Job[None]]:
+    """Hands works to sbatch, whose code lies in the executor's folder. Raises LaunchError where it refuses."""
+    try:
         with outside_any_job(), executor.batch():
             jobs = [executor.submit(work) for work in works]
     except (FailedJobError, FailedSubmissionError) as error:
-        forget_folder(executor.folder)
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
-    except OSError as error:
-        raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
     return jobs
 
 
 def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig) -> Sbatch:
     """What submits a job, or an array of one for each run, into a fresh folder in `owner`; nothing is written yet."""
-    executor = Sbatch(folder=fresh_folder(owner), max_num_timeout=ANY_NUMBER, python=_python(cluster))
-    asked = _parameters(cluster, executor.folder) | {"teardown": _teardown(runs, cluster, executor.folder)}
-    executor.update_parameters(**{name: value for name, value in asked.items() if value is not None})
+    executor = executor_in(fresh_folder(owner), cluster)
+    executor.update_parameters(teardown=_teardown(runs, cluster, executor.folder))
+    return executor
+
+
+def executor_in(folder: Path, cluster: ClusterConfig) -> Sbatch:
+    """What submits jobs that run the code in `folder`."""
+    executor = Sbatch(folder=folder, max_num_timeout=ANY_NUMBER, python=_python(cluster))
+    asked = {name: value for name, value in _parameters(cluster, executor.folder).items() if value is not None}
+    executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
     executor.parameters["wckey"] = None
     return executor

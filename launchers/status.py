@@ -6,17 +6,22 @@ from pathlib import Path
 
 from armd_dist.heartbeat import Heartbeat
 from launchers.queue import JobState, states_of
-from launchers.record import Record, newest, runs_in
+from launchers.record import Record, after, newest, runs_in
 
 
 @dataclass(frozen=True)
 class Status:
-    """heartbeat: the last word of any of this run's jobs; None before the first."""
+    """heartbeat: the last word of any of this run's jobs; None before the first, and of a command that comes after."""
 
     run_dir: Path
     record: Record
     state: JobState
     heartbeat: Heartbeat | None
+
+    @property
+    def title(self) -> str:
+        """The run's folder, or the command that comes after it."""
+        return f"  then {self.record.command}" if self.record.command else str(self.run_dir)
 
     @property
     def name(self) -> str:
@@ -41,14 +46,15 @@ class Status:
 
 
 def statuses_of(folders: Sequence[Path]) -> list[Status]:
-    """Of run folders and folders of sweeps, in the order asked for.
+    """Of run folders and folders of sweeps, in the order asked for; behind each run what comes after it.
 
     Raises LaunchError or RunFolderError where a folder is not that of a launched run.
     """
     run_dirs = [run_dir for folder in folders for run_dir in runs_in(folder)]
-    records = [newest(run_dir) for run_dir in run_dirs]
-    states = states_of(records)
-    return [
-        Status(run_dir, record, states[record], Heartbeat.read(run_dir))
-        for run_dir, record in zip(run_dirs, records, strict=True)
-    ]
+    jobs = [(run_dir, newest(run_dir)) for run_dir in run_dirs]
+    states = states_of([each for run_dir, job in jobs for each in (job, *after(run_dir, job))])
+    found = []
+    for run_dir, job in jobs:
+        found.append(Status(run_dir, job, states[job], Heartbeat.read(run_dir)))
+        found += [Status(run_dir, each, states[each], None) for each in after(run_dir, job)]
+    return found

@@ -94,10 +94,10 @@ def _row(status: "Status") -> list[str]:
     restarts = "" if status.state.restarts is None else str(status.state.restarts)
     beat = status.heartbeat
     if beat is None:
-        return [str(status.run_dir), status.record.id, status.name, "", "", "", "", restarts, ""]
+        return [status.title, status.record.id, status.name, "", "", "", "", restarts, ""]
     left = beat.eta_s if status.state.name == "running" and status.is_of_this_job else None
     return [
-        str(status.run_dir),
+        status.title,
         status.record.id,
         status.name,
         f"{beat.step:,} of {beat.stop_at:,}",

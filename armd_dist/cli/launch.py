@@ -7,6 +7,7 @@ import typer
 
 from armd_dist.cli import jobs
 from armd_dist.cli.arguments import CONFIG, OVERRIDES
+from armd_dist.cli.then import problems_of
 
 if TYPE_CHECKING:
     import submitit
@@ -19,7 +20,7 @@ app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit", "wait")
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit", "then", "wait")
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
@@ -42,7 +43,10 @@ def local(
 
     from launchers.local import launch_local
 
-    _report(launch_local(run, processes), run, wait)
+    job = launch_local(run, processes)
+    _report(job, run)
+    if wait:
+        _follow(job)
 
 
 @app.command()
@@ -72,6 +76,9 @@ def slurm(
         list[str] | None, typer.Option(metavar="a.b=c,d", help="A run for each value, as one array; repeatable.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at a time, at most.")] = None,
+    then: Annotated[
+        list[str] | None, typer.Option(metavar='"eval {run} ..."', help="An armd command for afterwards; repeatable.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
@@ -91,34 +98,41 @@ def slurm(
         raise typer.BadParameter("--wait follows one job, and a sweep has many: see armd launch status")
     if limit and not sweep:
         raise typer.BadParameter("--limit is of the runs of a sweep: give --sweep, or leave it out")
-    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run)
+    found = problems_of(then or [])
+    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run, found)
     if dry_run:
         from launchers.page import page
 
         typer.echo(page(job, limit))
         return
 
+    from launchers.followup import launch_after
     from launchers.slurm import launch_slurm
     from launchers.sweep import launch_sweep
     from launchers.verdict import in_words
 
     for line in in_words(job.plan, job.cluster) if job.plan else []:
         typer.echo(line)
-    if not sweep:
-        _report(launch_slurm(job.runs[0], job.cluster), job.runs[0], wait)
-        return
-    _report_sweep(launch_sweep(job.runs, job.cluster, limit), job.runs)
+    if sweep:
+        started = launch_sweep(job.runs, job.cluster, limit)
+        _report_sweep(started, job.runs)
+    else:
+        started = [launch_slurm(job.runs[0], job.cluster)]
+        _report(started[0], job.runs[0])
+    for first, run in zip(started, job.runs, strict=True):
+        for record in launch_after(first, Path(run.run.dir), then or [], job.cluster):
+            typer.echo(f"  then    {record.id}  armd {record.command}, log {record.log(0)}")
+    if wait:
+        _follow(started[0])
 
 
-def _report(job: "submitit.Job[None]", run: "Run", wait: bool) -> None:
+def _report(job: "submitit.Job[None]", run: "Run") -> None:
     folder = run.run.dir
     typer.echo(f"job {job.job_id}: {job.num_tasks} process(es)")
     typer.echo(f"  logs    {job.paths.folder}/{job.job_id}_RANK_log.err and .out")
     typer.echo(f"  follow  armd launch logs -f {folder}")
     typer.echo(f"  state   armd launch status {folder}")
     typer.echo(f"  cancel  armd launch cancel {folder}")
-    if wait:
-        _follow(job)
 
 
 def _report_sweep(jobs: "list[submitit.Job[None]]", runs: "list[Run]") -> None:
