@@ -41,10 +41,6 @@ class TrainingJob:
         try:
             with attempt.requeued_on_signal() if attempt else nullcontext():
                 self._train(attempt)
-        except Stopped as stopped:
-            if attempt is None:
-                raise
-            attempt.hand_over(str(stopped), stopped.step)
         except (ArmdError, DataError) as error:
             if attempt is not None and isinstance(error, FINAL):
                 attempt.note("refused", None, reason=str(error))
@@ -67,7 +63,12 @@ class TrainingJob:
         # Only now: torch reads the environment when it is imported.
         from armd_dist.training.loop import train
 
-        train(run)
+        try:
+            train(run)
+        except Stopped as stopped:
+            if attempt is None:
+                raise
+            attempt.hand_over(str(stopped), stopped.step)
 
 
 def _continued(run: Run, attempt: Attempt | None) -> Run:

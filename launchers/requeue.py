@@ -26,6 +26,10 @@ from launchers.errors import LaunchError
 
 # Of metrics.jsonl, which grows for months: more than a line.
 LAST_BYTES = 65536
+# Between one try and the next to speak with Slurm, which may be busy.
+PAUSES_S = (1.0, 2.0, 4.0, 8.0)
+# Starts in a row that come to nothing: a time limit may be shorter than a start. Preemption does so too, for a while.
+MOST_IDLE = 10
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,10 @@ class Attempt:
             sys.exit(0)
         self.note("stopped", step, reason=reason)
         state = _state(self.job_id)
+        if step is None and self._idle() >= MOST_IDLE:
+            told = f"{reason}, for the {MOST_IDLE}th time in a row: job {self.job_id} is not started again"
+            self.note("given up", step, reason=told)
+            raise LaunchError(f"{told}; give it more --time, or a partition that lets it begin")
         if state == "RUNNING":
             _say(f"{reason}; job {self.job_id} goes back into the queue")
             self.requeue()
@@ -95,14 +103,23 @@ class Attempt:
             _say(f"{reason}; job {self.job_id} is {state.lower()}, and stays as Slurm wants it")
         sys.exit(0)
 
+    def _idle(self) -> int:
+        """Starts in a row, up to this one, that ended before the first step."""
+        steps = [note["step"] for note in self.notes("stopped")]
+        return next((count for count, step in enumerate(reversed(steps)) if step is not None), len(steps))
+
     def requeue(self) -> None:
         """Raises LaunchError where Slurm refuses."""
-        # Its signal handler would count time-outs and write the job's pickle anew; neither is wanted.
-        try:
-            submitit.JobEnvironment()._requeue(0)
-        except (OSError, subprocess.SubprocessError) as error:
-            said = f"job {self.job_id} cannot be started again ({error})"
-            raise LaunchError(f"{said}; the same command continues from the newest checkpoint") from error
+        for pause in (*PAUSES_S, None):
+            try:
+                # Not by its signal handler, which would count time-outs and write the job's pickle anew.
+                submitit.JobEnvironment()._requeue(0)
+                return
+            except (OSError, subprocess.SubprocessError) as error:
+                if pause is None:
+                    said = f"job {self.job_id} cannot be started again ({error})"
+                    raise LaunchError(f"{said}; the same command continues from the newest checkpoint") from error
+                time.sleep(pause)
 
     def note(self, kind: str, step: int | None, **details: Any) -> None:
         line = {"restart": self.number, "kind": kind, "step": step, **details, "time": time.time()}
@@ -192,23 +209,26 @@ def _signals() -> tuple[int, ...]:
 
 
 def _state(job_id: str) -> str:
-    """RUNNING also where preemption or the time limit has only been announced."""
-    asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "UNKNOWN"
+    """RUNNING also where preemption or the time limit has only been announced, or where Slurm does not answer."""
+    for pause in (*PAUSES_S, 0.0):
+        asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
+        if asked.returncode == 0 and asked.stdout.strip():
+            return asked.stdout.strip()
+        time.sleep(pause)
+    return "RUNNING"
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main(folder: str, run_dir: str, max_crashes: str, code: str) -> int:
-    """For the batch script, once the processes have ended; returns their exit code."""
+def main(folder: str, run_dir: str, max_crashes: str, code: str) -> None:
+    """For the batch script, once its processes have ended with an error."""
     os.environ["SUBMITIT_FOLDER"] = folder
     attempt = Attempt.here()
-    if attempt is not None and code != "0":
+    if attempt is not None:
         after_crash(attempt, Path(run_dir), int(max_crashes), int(code))
-    return int(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

@@ -34,10 +34,11 @@ class Sbatch(submitit.SlurmExecutor):
     def affinity(cls) -> int:
         return 1
 
+    processes = 1
+
     def _num_tasks(self) -> int:
         """The most that there may be, where the number of nodes is a range."""
-        most = int(str(self.parameters["nodes"]).split("-")[-1])
-        return most * self.parameters["ntasks_per_node"]
+        return self.processes
 
     def script(self) -> str:
         """The text that would be handed to sbatch."""
@@ -98,6 +99,7 @@ def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig) -> Sba
 def executor_in(folder: Path, cluster: ClusterConfig) -> Sbatch:
     """What submits jobs that run the code in `folder`."""
     executor = Sbatch(folder=folder, max_num_timeout=ANY_NUMBER, python=_python(cluster))
+    executor.processes = cluster.world_size
     asked = {name: value for name, value in _parameters(cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
@@ -113,10 +115,8 @@ def _python(cluster: ClusterConfig) -> str:
 def _parameters(cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
         "job_name": "armd-" + re.sub(r"[^\w.-]", "_", folder.parents[1].resolve().name),
-        "nodes": cluster.nodes if cluster.min_nodes is None else f"{cluster.min_nodes}-{cluster.nodes}",
-        "ntasks_per_node": cluster.processes_per_node,
+        **_nodes(cluster),
         "gpus_per_node": cluster.gpus_per_node or None,
-        "cpus_per_task": cluster.cpus_per_task,
         "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
         "time": minutes_of(cluster.time),
         "partition": cluster.partition,
@@ -131,13 +131,22 @@ def _parameters(cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     }
 
 
+def _nodes(cluster: ClusterConfig) -> dict[str, Any]:
+    if cluster.min_nodes is None:
+        processes = {"ntasks_per_node": cluster.processes_per_node, "cpus_per_task": cluster.cpus_per_task}
+        return {"nodes": cluster.nodes, **processes}
+    # Told how many processes a node has, Slurm counts those of the fewest nodes, and gives no more nodes than these
+    # need. So it hears of one for each node, with the cores of all; srun learns the truth.
+    cores = cluster.processes_per_node * (cluster.cpus_per_task or 1)
+    return {"nodes": f"{cluster.min_nodes}-{cluster.nodes}", "cpus_per_task": cores}
+
+
 def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     exports = [f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()]
     # A CPU job on a node whose GPUs nobody fences off would find and use another's.
     hide = [] if cluster.gpus_per_node else ["export CUDA_VISIBLE_DEVICES="]
     # After the user's lines: a module may set it too.
     code = f"export PYTHONPATH={shlex.quote(str(folder / CODE))}${{PYTHONPATH:+:$PYTHONPATH}}"
-    # sbatch counts the processes of the fewest nodes, and srun would start no more on others.
     count = (
         [] if cluster.min_nodes is None else [f"export SLURM_NTASKS=$((SLURM_NNODES * {cluster.processes_per_node}))"]
     )
@@ -147,18 +156,17 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
 def _teardown(runs: Sequence[Run], cluster: ClusterConfig, folder: Path) -> list[str]:
     """A crash is answered here, where no process is left that could die of it."""
     run_dirs = shlex.join(str(Path(run.run.dir).absolute()) for run in runs)
-    answer = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))}"
-    return [
-        "code=$?",
-        f"runs=({run_dirs})",
-        f'{answer} "${{runs[${{SLURM_ARRAY_TASK_ID:-0}}]}}" {cluster.max_crashes} $code',
-    ]
+    run_dir = '"${runs[${SLURM_ARRAY_TASK_ID:-0}]}"'
+    ask = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))} {run_dir} {cluster.max_crashes} $code"
+    return ["code=$?", f"runs=({run_dirs})", f"[ $code -eq 0 ] || {ask}", "exit $code"]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:
     # Without the first a dead process leaves the others waiting for it until the time limit.
     arguments = ["--kill-on-bad-exit=1"]
-    if cluster.cpus_per_task is not None:
+    if cluster.cpus_per_task is not None or cluster.min_nodes is not None:
         # Slurm from 22.05 on does not hand this on from sbatch to srun.
-        arguments.append(f"--cpus-per-task={cluster.cpus_per_task}")
+        arguments.append(f"--cpus-per-task={cluster.cpus_per_task or 1}")
+    if cluster.min_nodes is not None:
+        arguments.append(f"--ntasks-per-node={cluster.processes_per_node}")
     return [*arguments, *cluster.srun]

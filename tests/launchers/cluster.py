@@ -1,8 +1,8 @@
 """A Slurm of the tests' own: two nodes on this machine, without systemd or cgroups, in one folder.
 
 As a program, `python tests/launchers/cluster.py FOLDER`, it is the cluster: it says `ready`, and ends everything once
-its standard input is closed, however the process that held the other end has ended. Commands find it by
-SLURM_CONF=FOLDER/slurm.conf.
+its standard input is closed, however the process that held the other end has ended, and FOLDER with it. Commands find
+it by SLURM_CONF=FOLDER/slurm.conf.
 """
 
 import os
@@ -17,6 +17,8 @@ from pathlib import Path
 
 # Whatever resolves names takes these for 127.0.0.1 and 127.0.0.2, so that jobs find their first node by its name.
 NODES = ("0x7f000001", "0x7f000002")
+# Sixteen more, of eight GPUs each, that could be had from a cloud: Slurm plans with them, and nothing runs there.
+CLOUD = "big[01-16]"
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel", "sinfo")
 INSTALL = ("apt-get", "install", "-y", "--no-install-recommends", "slurm-wlm", "munge")
 START_S = 60.0
@@ -61,11 +63,15 @@ MinJobAge=3600
 GresTypes=gpu
 NodeName={nodes[0]} NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=4000 State=UNKNOWN
 NodeName={nodes[1]} NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=4000 State=UNKNOWN
-NodeName=big[01-16] NodeAddr=127.0.0.1 CPUs=64 RealMemory=1000000 Gres=gpu:8 State=DOWN
+PrivateData=cloud
+ResumeProgram=/bin/true
+SuspendProgram=/bin/true
+SuspendTime=-1
+NodeName={cloud} CPUs=64 RealMemory=1000000 Gres=gpu:8 State=CLOUD
 PartitionName=low Nodes={nodes[0]},{nodes[1]} Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=60
 PartitionName=high Nodes={nodes[0]},{nodes[1]} PriorityTier=10 PreemptMode=OFF
 PartitionName=brief Nodes={nodes[0]},{nodes[1]} MaxTime=00:01:00 PriorityTier=1 PreemptMode=OFF
-PartitionName=gpus Nodes=big[01-16] MaxTime=7-00:00:00 PriorityTier=1 PreemptMode=OFF
+PartitionName=gpus Nodes={cloud} MaxTime=7-00:00:00 PriorityTier=1 PreemptMode=OFF
 """
 
 
@@ -143,15 +149,15 @@ class Daemons:
         key.chmod(0o400)
         controller, first, second = _free_ports(3)
         host = socket.gethostname().split(".")[0]
-        text = CONF.format(
-            folder=self.folder, host=host, nodes=NODES, controller=controller, first=first, second=second
-        )
+        places = {"host": host, "controller": controller, "first": first, "second": second}
+        text = CONF.format(folder=self.folder, nodes=NODES, cloud=CLOUD, **places)
         (self.folder / "slurm.conf").write_text(text)
 
     def _spawn(self, *command: str) -> None:
         with open(self.folder / "daemons.log", "ab") as log:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self.running.append(subprocess.Popen(command, env=self.environment, **streams))
+            self.running.append(
+                subprocess.Popen(command, env=self.environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            )
 
     def _ask(self, *command: str) -> str:
         """What a command prints; nothing where the controller does not answer."""
@@ -204,6 +210,7 @@ def main() -> None:
         sys.stdin.read()
     finally:
         daemons.stop()
+        shutil.rmtree(daemons.folder)
 
 
 if __name__ == "__main__":

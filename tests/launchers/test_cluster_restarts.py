@@ -14,7 +14,7 @@ from cluster_jobs import CPU_JOB, Cluster, losses
 from omegaconf import OmegaConf
 from ranks import armd
 
-from launchers.requeue import last_step
+from launchers.requeue import last_step, newest_step
 
 pytestmark = pytest.mark.slurm
 
@@ -80,6 +80,36 @@ def test_a_signal(name: str, interrupted: Interrupted, uninterrupted: dict[int, 
     assert notes[2]["step"] == notes[1]["step"] >= SOON
     assert repeated(notes) == 0
     assert losses(interrupted.run_dir) == uninterrupted
+
+
+def test_a_time_limit_as_often_as_it_comes(interrupted: Interrupted, uninterrupted: dict[int, float]) -> None:
+    # Slurm looks every half minute: the job is told 1 to 31 seconds before its minute is over.
+    limit = ("--partition", "brief", "--time", "0:01:00", "--signal-seconds", "1")
+    notes = interrupted.by(lambda _: None, NEVER, *limit)
+    assert kinds(notes) == ["started", *["stopped", "started"] * kinds(notes).count("stopped")]
+    assert any(note["step"] for note in notes if note["kind"] == "stopped")
+    assert repeated(notes) == 0
+    assert losses(interrupted.run_dir) == uninterrupted
+
+
+def test_a_signal_before_the_first_step(slurm: Cluster, config: Path, tmp_path: Path) -> None:
+    job = slurm.launch(config, *CPU_JOB, "--nodes", "2")
+    slurm.until(f"job {job} starts", lambda: list(tmp_path.glob(f"run/launch/*/{job}_restarts.jsonl")))
+    slurm.ask("scancel", "--signal=USR2", job)
+    assert slurm.end(job) == "COMPLETED"
+    (journal,) = tmp_path.glob(f"run/launch/*/{job}_restarts.jsonl")
+    assert kinds([json.loads(line) for line in journal.read_text().splitlines()]) == ["started", "stopped", "started"]
+    assert set(losses(tmp_path / "run")) == {1, 2, 3}
+
+
+def test_a_job_that_is_cancelled_stays_so(slurm: Cluster, long_config: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    job = slurm.launch(long_config, f"run.dir={run_dir}", NEVER, *CPU_JOB, "--nodes", "2")
+    slurm.until(f"job {job} trains", lambda: last_step(run_dir) >= SOON)
+    slurm.ask("scancel", job)
+    assert slurm.end(job) == "CANCELLED"
+    assert newest_step(run_dir) >= SOON
+    assert slurm.job(job)["Restarts"] == "0"
 
 
 def test_a_job_of_higher_priority(interrupted: Interrupted, uninterrupted: dict[int, float]) -> None:

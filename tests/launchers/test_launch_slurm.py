@@ -68,8 +68,9 @@ def test_what_dry_run_prints_is_a_shell_script(config: Path) -> None:
 
 
 def test_a_range_of_nodes_counts_its_processes_when_it_starts(tiny_run: Run) -> None:
-    script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 8, "nodes": "2-4"}))
-    assert "#SBATCH --nodes=2-4" in script
+    script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 8, "nodes": "2-4", "cpus_per_task": 3}))
+    assert {"#SBATCH --nodes=2-4", "#SBATCH --cpus-per-task=24"} <= set(script.splitlines())
+    assert "--cpus-per-task=3 --ntasks-per-node=8" in script
     assert "export SLURM_NTASKS=$((SLURM_NNODES * 8))" in script
 
 

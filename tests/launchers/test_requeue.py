@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from launchers.errors import LaunchError
-from launchers.requeue import Attempt, after_crash, last_step, main
+from launchers.requeue import MOST_IDLE, Attempt, after_crash, last_step, main
 
 ASKED = 'echo "$@" >> "$(dirname "$0")/asked"'
 
@@ -27,6 +27,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
     }
     for name, value in place.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("launchers.requeue.PAUSES_S", (0.0, 0.0))
     found = Attempt.here()
     assert found == Attempt(tmp_path / "job", "7", 0, 0)
     return found
@@ -84,10 +85,9 @@ def test_what_was_no_crash_is_left_alone(
     kind: str, attempt: Attempt, asked: Callable[[], list[str]], tmp_path: Path
 ) -> None:
     attempt.note(kind, 10, reason="told already")
-    assert main(str(attempt.folder), str(tmp_path), "9", "1") == 1
+    main(str(attempt.folder), str(tmp_path), "9", "1")
     assert asked() == []
     assert attempt.notes("crashed") == []
-    assert main(str(attempt.folder), str(tmp_path), "9", "0") == 0
 
 
 def test_the_error_named_is_of_this_attempt(attempt: Attempt, asked: Callable[[], list[str]], tmp_path: Path) -> None:
@@ -119,6 +119,29 @@ def test_a_job_that_slurm_is_ending_stays_so(
     with pytest.raises(SystemExit):
         attempt.hand_over("SIGTERM: stopped", 12)
     assert not (folder / "asked").exists()
+
+
+def test_starts_that_come_to_nothing_are_not_repeated_for_ever(
+    attempt: Attempt, asked: Callable[[], list[str]]
+) -> None:
+    for number in range(MOST_IDLE - 1):
+        attempt.note("stopped", None if number else 5, reason="before")
+    with pytest.raises(SystemExit):
+        attempt.hand_over("SIGUSR2 before the first step", None)
+    with pytest.raises(LaunchError, match=r"SIGUSR2 before the first step, for the 10th time in a row: .* more --time"):
+        attempt.hand_over("SIGUSR2 before the first step", None)
+    assert asked() == ["requeue 7"]
+    with pytest.raises(SystemExit):
+        attempt.hand_over("SIGUSR2: stopped", 12)
+
+
+def test_a_busy_slurm_is_asked_again(attempt: Attempt, commands: Callable[..., Path]) -> None:
+    folder = commands(scontrol=ASKED + '\n[ "$(cat "$(dirname "$0")/asked" | wc -l)" -gt 2 ]', squeue="exit 1")
+    for name in ("cat", "wc"):
+        (folder / name).symlink_to(f"/usr/bin/{name}")
+    with pytest.raises(SystemExit):
+        attempt.hand_over("SIGTERM: stopped", 12)
+    assert (folder / "asked").read_text() == "requeue 7\n" * 3
 
 
 def test_a_refusal_of_slurm_is_told(attempt: Attempt, commands: Callable[..., Path]) -> None:
