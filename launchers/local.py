@@ -40,6 +40,13 @@ def launch_local(run: Run, processes: int) -> submitit.Job[None]:
     return job
 
 
+def debug_local(run: Run) -> None:
+    """Trains in this very process, and opens pdb where an error comes up. Raises what training raises."""
+    executor = submitit.DebugExecutor(folder=fresh_folder(Path(run.run.dir)))
+    with outside_any_job():
+        executor.submit(TrainingJob(settings(run))).results()
+
+
 def _gpus(processes: int) -> tuple[int, ...]:
     """The GPUs that the processes get, one each; none where this machine has none."""
     import torch

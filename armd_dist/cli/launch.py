@@ -31,18 +31,27 @@ def local(
     path: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes; each takes one GPU where there are any.")] = 1,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Train in this very process, and open pdb where an error comes up.")
+    ] = False,
     wait: Wait = False,
 ) -> None:
     """Train in several processes on this machine; returns at once.
 
     Example: armd launch local configs/quickstart.yaml parallel.tensor=2 --processes 2 --wait
     """
+    if debug and processes > 1:
+        raise typer.BadParameter(f"--debug is of one process, this one: --processes {processes} cannot be")
+
     from armd_dist.config import load_run
 
     run = load_run(path, overrides, world_size=processes)
 
-    from launchers.local import launch_local
+    from launchers.local import debug_local, launch_local
 
+    if debug:
+        debug_local(run)
+        return
     job = launch_local(run, processes)
     _report(job, run)
     if wait:

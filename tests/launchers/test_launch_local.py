@@ -20,7 +20,13 @@ def armd_launch(*arguments: str, **environment: str) -> subprocess.CompletedProc
     """The command in a process of its own, behind pipes, as a script would call it."""
     command = [sys.executable, "-c", "from armd_dist.cli.launch import app; app()", "local", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -45,6 +51,16 @@ def test_a_job_that_fails_says_why(config: Path, tmp_path: Path) -> None:
     assert done.returncode == 1
     assert f"error: {missing}: no such data folder" in done.stderr
     assert done.stderr.splitlines()[-1].startswith(f"error: process 0: DataError: {missing}: no such data folder")
+
+
+@pytest.mark.slow
+def test_debugging_trains_here_and_stops_at_the_error(config: Path, tmp_path: Path) -> None:
+    failed = armd_launch(str(config), f"data.path={tmp_path / 'nowhere'}", "--debug")
+    assert "__call__()" in failed.stdout
+    assert failed.stdout.endswith("(Pdb) \n")  # at the end of its input it leaves
+    assert failed.returncode == 1
+    several = CliRunner().invoke(app, ["local", str(config), "--debug", "--processes", "2"])
+    assert several.exit_code == 2
 
 
 @pytest.mark.slow
