@@ -36,7 +36,7 @@ def status(runs: Annotated[list[Path], RUNS]) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
     for each in shown:
         if each.reason:
-            typer.echo(f"{each.run_dir}: {each.name}: {each.reason}")
+            typer.echo(f"{each.title.strip()}: {each.name}: {each.reason}")
 
 
 def logs(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armd_dist.cli import jobs
+from armd_dist.cli import jobs, parts
 from armd_dist.cli.arguments import CONFIG, OVERRIDES
 from armd_dist.cli.then import problems_of
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
+app.command()(parts.parts)
 app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)

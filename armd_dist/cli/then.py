@@ -1,4 +1,4 @@
-"""The commands of `--then`, read as the command line will read them, before a job waits for days to do so."""
+"""Commands for jobs, read as the command line will read them, before a job waits for days to do so."""
 
 import shlex
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ EXAMPLE = 'write what would stand behind armd, as in --then "export {run} {run}/
 UsageError: Any = typer.BadParameter.__base__
 
 
-def problems_of(commands: Sequence[str]) -> "list[Problem]":
-    """A problem for every command that armd would refuse."""
+def problems_of(commands: Sequence[str], option: str = "--then", remedy: str = EXAMPLE) -> "list[Problem]":
+    """A problem for every command that armd would refuse; `option`: where they were given."""
     from armd_dist.errors import Problem
 
     problems = []
@@ -27,9 +27,9 @@ def problems_of(commands: Sequence[str]) -> "list[Problem]":
                 _parse(shlex.split(command))
         except UsageError as error:
             rule = error.format_message().rstrip(".") or "lacks the name of a command"
-            problems.append(Problem("--then", command, rule, EXAMPLE))
+            problems.append(Problem(option, command, rule, remedy))
         except ValueError as error:
-            problems.append(Problem("--then", command, f"is no command: {error}", EXAMPLE))
+            problems.append(Problem(option, command, f"is no command: {error}", remedy))
     return problems
 
 
