@@ -7,7 +7,7 @@ import numpy as np
 
 from data_pipeline.errors import DataError
 from data_pipeline.open_dataset import open_dataset
-from data_pipeline.permutation import Permutation
+from data_pipeline.permutation import items_at
 from data_pipeline.shard_cache import Cache
 from data_pipeline.shard_index import Shard
 
@@ -76,7 +76,7 @@ class TokenStream:
         out = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
             rows = epochs == epoch
-            out[rows] = Permutation(self.num_windows, key=(self.seed, epoch))(positions[rows])
+            out[rows] = items_at(self.num_windows, (self.seed, epoch), positions[rows])
         return out
 
     def samples(self, global_indices: np.ndarray) -> np.ndarray:

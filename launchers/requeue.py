@@ -26,6 +26,8 @@ from launchers.errors import LaunchError
 
 # Of metrics.jsonl, which grows for months: more than a line.
 LAST_BYTES = 65536
+# What squeue says of a job that Slurm has not ended; the second while a signal goes out to it.
+GOES_ON = ("RUNNING", "SIGNALING", "RESIZING")
 # Between one try and the next to speak with Slurm, which may be busy.
 PAUSES_S = (1.0, 2.0, 4.0, 8.0)
 # Starts in a row that come to nothing: a time limit may be shorter than a start. Preemption does so too, for a while.
@@ -67,36 +69,38 @@ class Attempt:
 
     @contextmanager
     def requeued_on_signal(self) -> Iterator[None]:
-        """Before training listens itself nothing can be lost: the job goes back into the queue at once."""
+        """Before training listens itself nothing can be lost: the job goes back into the queue at once.
+
+        Afterwards signals mean nothing any more: a process on its way out is not to die of one.
+        """
 
         def leave(number: int, _: object) -> None:
             if self.rank == 0:
                 self.hand_over(f"{signal.Signals(number).name} before the first step", step=None)
 
-        before = {number: signal.signal(number, leave) for number in _signals()}
+        for number in _signals():
+            signal.signal(number, leave)
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            _ignore_signals()
 
     def hand_over(self, reason: str, step: int | None) -> NoReturn:
         """Ends this process after a signal; the first one has Slurm start the job again, unless it is to end for good.
 
         step: of the checkpoint that was saved. Raises LaunchError where Slurm refuses.
         """
-        for number in _signals():
-            signal.signal(number, signal.SIG_IGN)
+        _ignore_signals()
         # No process may fail: srun would end the first one before it has spoken with Slurm.
         if self.rank != 0:
             sys.exit(0)
         self.note("stopped", step, reason=reason)
-        state = _state(self.job_id)
         if step is None and self._idle() >= MOST_IDLE:
             told = f"{reason}, for the {MOST_IDLE}th time in a row: job {self.job_id} is not started again"
             self.note("given up", step, reason=told)
             raise LaunchError(f"{told}; give it more --time, or a partition that lets it begin")
-        if state == "RUNNING":
+        state = _state(self.job_id)
+        if state in GOES_ON:
             _say(f"{reason}; job {self.job_id} goes back into the queue")
             self.requeue()
         else:
@@ -133,6 +137,11 @@ class Attempt:
         lines = [json.loads(line) for line in self._journal.read_text().splitlines()]
         return [line for line in lines if line["kind"] == kind]
 
+    def results(self) -> list[Path]:
+        """What processes left at their end, the first to end first."""
+        found = self.folder.glob(f"{self.job_id}_*_result.pkl")
+        return sorted(found, key=lambda file: file.stat().st_mtime_ns)
+
     def lines(self, log: Path) -> list[str]:
         """What a process has written to its log in this attempt; the attempts before it stand there too."""
         lines = log.read_text(errors="replace").splitlines()
@@ -153,7 +162,7 @@ class Attempt:
 def after_crash(attempt: Attempt, run_dir: Path, max_crashes: int, code: int) -> None:
     """Starts the job again after its processes ended with `code`, or says why not."""
     told = any(note["restart"] == attempt.number for kind in ("stopped", "refused") for note in attempt.notes(kind))
-    if told or _state(attempt.job_id) != "RUNNING":  # else somebody has cancelled it, or put it back already
+    if told or _state(attempt.job_id) not in GOES_ON:  # else somebody has cancelled it, or put it back already
         return
     crashes, step, reason = attempt.notes("crashed"), newest_step(run_dir), _last_error(attempt, code)
     attempt.note("crashed", step, reason=reason)
@@ -164,6 +173,8 @@ def after_crash(attempt: Attempt, run_dir: Path, max_crashes: int, code: int) ->
         refusal = f"it crashed twice with no checkpoint after step {step} in between"
     if refusal is None:
         _say(f"job {attempt.job_id} crashed and is started again from step {step}; the error: {reason}")
+        for file in attempt.results():
+            file.unlink()  # who follows the job would take it for over
         attempt.requeue()
         return
     attempt.note("given up", step, reason=f"{refusal}; the last error: {reason}")
@@ -192,8 +203,7 @@ def last_step(run_dir: Path) -> int:
 
 def _last_error(attempt: Attempt, code: int) -> str:
     """What the first process that failed said: its exception, or its line that begins with `error:`."""
-    results = attempt.folder.glob(f"{attempt.job_id}_*_result.pkl")
-    for file in sorted(results, key=lambda file: file.stat().st_mtime_ns):
+    for file in attempt.results():
         kind, left = pickle.loads(file.read_bytes())
         if kind == "error":
             return left.strip().splitlines()[-1]
@@ -208,8 +218,13 @@ def _signals() -> tuple[int, ...]:
     return signal.SIGTERM, submitit.JobEnvironment()._usr_sig()
 
 
+def _ignore_signals() -> None:
+    for number in _signals():
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _state(job_id: str) -> str:
-    """RUNNING also where preemption or the time limit has only been announced, or where Slurm does not answer."""
+    """As squeue names it; preemption or the time limit may have been announced. RUNNING where it does not answer."""
     for pause in (*PAUSES_S, 0.0):
         asked = subprocess.run(["squeue", "-h", "-j", job_id, "-o", "%T"], capture_output=True, text=True, check=False)
         if asked.returncode == 0 and asked.stdout.strip():

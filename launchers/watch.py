@@ -52,7 +52,9 @@ def follow(job: submitit.Job[None], show: Callable[[str], object]) -> list[Failu
         position = _show_from(log_file(job), position, show)
         if over:
             break
-        if failed_at is None and any(kind == "error" for kind, _ in _reported(job).values()):
+        # Slurm ends the others by itself, and the job may start again.
+        local = isinstance(job, submitit.LocalJob)
+        if local and failed_at is None and any(kind == "error" for kind, _ in _reported(job).values()):
             failed_at = time.monotonic()
         if failed_at is not None and time.monotonic() - failed_at > GRACE_S:
             job.cancel(check=False)
@@ -90,9 +92,11 @@ def _processes(job: submitit.Job[None]) -> int:
 
 
 def _is_over(job: submitit.Job[None], ask: bool) -> bool:
-    if len(_reported(job)) == _processes(job):
+    reported, local = _reported(job), isinstance(job, submitit.LocalJob)
+    # One that has failed on Slurm may be about to start again.
+    if len(reported) == _processes(job) and (local or all(kind == "success" for kind, _ in reported.values())):
         return True
-    if isinstance(job, submitit.LocalJob):
+    if local:
         return job.done()
     if not ask or _in_queue(job.job_id):
         return False

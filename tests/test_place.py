@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import armd, environment, free_port
+from ranks import anew, environment, free_port
 
 from armd_dist.cli.train import PLACE, _world_size
 from armd_dist.errors import ConfigError
@@ -113,7 +113,7 @@ def test_a_process_started_by_hand_on_cpu_needs_no_local_rank(tiny_config: Path,
 def test_torchrun_ends_with_the_reason(tmp_path: Path) -> None:
     """First, once and without a traceback of ours; and again where torchrun says which process failed."""
     missing = tmp_path / "missing.yaml"
-    done = armd("train", missing, processes=2)
+    done = anew("train", missing, processes=2)
     assert done.returncode == 1
     said = done.stderr.splitlines()
     (line,) = [line for line in said if line.startswith("error:")]

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from armd_dist.checkpoint.folder import STATE_DIR
+from armd_dist.checkpoint.reading import read_metadata
 from armd_dist.checkpoint.tensors import read_alone
-from armd_dist.errors import CheckpointError
 
 BATCH_BYTES = 1 << 29  # of one checkpoint, in memory at a time
 
@@ -56,10 +54,7 @@ def compare_tensors(before: Path, after: Path) -> list[Difference]:
 
 
 def _shapes(checkpoint: Path) -> dict[str, tuple[int, ...]]:
-    try:
-        written = FileSystemReader(checkpoint / STATE_DIR).read_metadata().state_dict_metadata
-    except Exception as error:  # a damaged pickle raises anything
-        raise CheckpointError(f"{checkpoint / STATE_DIR / '.metadata'}: cannot be read ({error})") from error
+    written = read_metadata(checkpoint).state_dict_metadata
     return {name: tuple(one.size) for name, one in written.items() if isinstance(one, TensorStorageMetadata)}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -19,6 +20,17 @@ class Piece:
     shape: Place
     start: int
     values: Tensor
+
+    @classmethod
+    def of_whole(cls, tensor: Tensor) -> Self:
+        """All of a contiguous tensor."""
+        shape = tuple(tensor.shape)
+        return cls(shape, (0,) * tensor.dim(), shape, 0, tensor.view(-1))
+
+    def share(self, number: int, count: int) -> Self:
+        """The `number`th of `count` parts of it, all about as large."""
+        start, end = (self.values.numel() * each // count for each in (number, number + 1))
+        return replace(self, start=self.start + start, values=self.values[start:end])
 
     def boxes(self) -> Iterator[tuple[Place, Tensor]]:
         """(offsets in the whole, values): the same elements in as few boxes as they make, of a matrix three at most.

@@ -1,18 +1,18 @@
-"""Reads the tensors of a checkpoint, through torch.distributed.checkpoint, in any layout.
+"""Loads a checkpoint's tensors into whatever layout wants them, and a whole model on one process.
 
-Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, all fp32. A tensor says which part of the whole it
-is (DTensor), so another number of processes, or a single one, reads the same checkpoint.
+Names are global: `weight/NAME`, `exp_avg/NAME`, `exp_avg_sq/NAME`, all fp32.
 """
 
-import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict_loader import load
 
-from armd_dist.checkpoint.folder import STATE_DIR, resolve_checkpoint
+from armd_dist.checkpoint.folder import resolve_checkpoint
+from armd_dist.checkpoint.pieces import Piece
+from armd_dist.checkpoint.reading import read_pieces
 from armd_dist.config import load_run
 from armd_dist.errors import CheckpointError
 from armd_dist.model.layers import PlainLayers
@@ -22,14 +22,25 @@ from armd_dist.run import Run
 VOCABULARY = {"tokens.weight", "head.weight"}  # the parameters with a row for each token
 
 
-def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
-    """Fills the given parts in place. Collective. Raises CheckpointError where the checkpoint is of another model."""
-    _load(folder, into, alone=False)
+def read_tensors(folder: Path, into: Mapping[str, Piece], advance: Callable[[int], object] = lambda _: None) -> None:
+    """Fills every process' pieces in place; `advance` is told of the bytes of this one's. Collective.
+
+    Raises the same CheckpointError everywhere, where any process could not be served.
+    """
+    problem = None
+    try:
+        read_pieces(folder, into, advance)
+    except CheckpointError as error:
+        problem = str(error)
+    problems: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(problems, problem)
+    if found := {each for each in problems if each is not None}:
+        raise CheckpointError("\n".join(sorted(found)))
 
 
-def read_alone(folder: Path, into: dict[str, Tensor]) -> None:
-    """Fills whole tensors on this process alone, without a process group. Raises CheckpointError."""
-    _load(folder, into, alone=True)
+def read_alone(folder: Path, into: Mapping[str, Tensor]) -> None:
+    """Fills whole tensors, contiguous ones, on this process alone, without a process group. Raises CheckpointError."""
+    read_pieces(folder, {name: Piece.of_whole(tensor) for name, tensor in into.items()})
 
 
 def load_model(path: Path) -> tuple[Network, Run, Path]:
@@ -51,13 +62,3 @@ def load_model(path: Path) -> tuple[Network, Run, Path]:
     for name in VOCABULARY & dict(model.named_parameters()).keys():
         model.get_parameter(name).data.copy_(weights[f"weight/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint
-
-
-def _load(folder: Path, into: dict[str, Tensor], alone: bool) -> None:
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*assuming the intent is to .* in a single process.*")
-            load(into, checkpoint_id=folder / STATE_DIR, no_dist=alone)
-    except (CheckpointException, RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{folder}: cannot be loaded into this model ({reason})") from error

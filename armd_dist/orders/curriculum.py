@@ -1,6 +1,7 @@
 """Progressive permutation training: which orders a step trains on. A pure function of the settings and the step."""
 
 import itertools
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -114,21 +115,26 @@ def draw_orders(
 
 
 def _progressive(config: OrdersConfig, rho: int, length: int, drawn: Iterable[np.random.Generator]) -> list[Order]:
-    plain, orders, shuffled, sizes = left_to_right(length), [], {}, {}
+    plain, orders, sizes = left_to_right(length), [], {}
+    in_segments: list[int] = []  # rows of the batch, and one after another the sequences of their segments
+    unshuffled, shuffled = list(range(rho)), array("q")
     for row, generator in enumerate(drawn):
         orders.append(plain)
         if generator.random() < config.keep_left_to_right:
             continue
         if config.rho_counts == "segments":
-            shuffled[row] = generator.permutation(rho)
+            in_segments.append(row)
+            places = unshuffled[:]
+            generator.shuffle(places)  # a list's shuffle draws what an array's does, in half of the time
+            shuffled.fromlist(places)
         else:
             orders[row] = SHUFFLES[config.rho_counts](length, rho, generator)
         # Without a choice nothing is drawn, and the size comes last: it never changes which way tokens are shuffled.
         if config.block_sizes != [1]:
             sizes[row] = config.block_sizes[int(generator.integers(len(config.block_sizes)))]
-    if shuffled:  # all texts of the batch at once, several times as fast
-        for row, order in zip(shuffled, segments_as(length, np.stack(list(shuffled.values()))), strict=True):
-            orders[row] = order
+    # All texts of the batch at once, several times as fast.
+    for row, order in zip(in_segments, segments_as(length, np.array(shuffled).reshape(-1, rho)), strict=True):
+        orders[row] = order
     for row, size in sizes.items():
         orders[row] = in_blocks(orders[row], size)
     return orders

@@ -6,11 +6,16 @@ same; NumPy promises that they stay so (NEP 19 and `SeedSequence`).
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 Words = npt.NDArray[np.uint32]
+
+# Most of a batch's seeding is the same for any number of samples: it is done for so many at once, and kept, since
+# the next batch, or the next step's, asks for their neighbours.
+TOGETHER = 1024
 
 # NumPy's SeedSequence, after O'Neill's seed_seq: a pool of 4 words, each hash with the next of a row of constants.
 POOL = 4
@@ -36,13 +41,21 @@ def generators(seed: int, samples: Sequence[int], stage: int) -> Iterator[np.ran
 def _keys(seed: int, samples: npt.NDArray[np.uint64], stage: int) -> list[list[int]]:
     """Philox' key, 2 words of 64 bits, of every sample."""
     keys = np.empty((len(samples), 2), dtype="<u8")
-    large = samples >> np.uint64(32) != 0  # their numbers take two words, so the entropy is longer by one
-    for rows in (~large, large):
-        if rows.any():
-            numbers = samples[rows].astype("<u8").view("<u4").reshape(-1, 2).T
-            words = [*_words(seed), *(numbers if rows is large else numbers[:1]), *_words(stage)]
-            keys[rows] = _key(np.array(np.broadcast_arrays(*words), dtype=np.uint32))
+    numbers, places = np.divmod(samples, np.uint64(TOGETHER))
+    for number in np.unique(numbers).tolist():
+        rows = numbers == number
+        keys[rows] = _neighbours(seed, number, stage)[places[rows]]
     return keys.tolist()
+
+
+@lru_cache(maxsize=64)
+def _neighbours(seed: int, number: int, stage: int) -> npt.NDArray[np.uint64]:
+    """[TOGETHER, 2]: the keys of samples number * TOGETHER and up."""
+    samples = np.arange(number * TOGETHER, (number + 1) * TOGETHER, dtype="<u8")
+    numbers = samples.view("<u4").reshape(-1, 2).T
+    large = number * TOGETHER >> 32 != 0  # such numbers take two words, so the entropy is longer by one
+    words = [*_words(seed), *(numbers if large else numbers[:1]), *_words(stage)]
+    return _key(np.array(np.broadcast_arrays(*words), dtype=np.uint32))
 
 
 def _words(number: int) -> list[np.uint32]:

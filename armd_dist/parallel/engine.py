@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from torch import Tensor
 
 from armd_dist.checkpoint.pieces import Piece
@@ -13,22 +12,15 @@ from armd_dist.model.network import make_network
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.dropout import Dropout
+from armd_dist.parallel.engines import parallel_state
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.pipeline import Part, Pipeline, is_tied_copy, mark_tied_copy, sum_tied_gradients
 from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.sequence import SequenceLayers
-from armd_dist.parallel.sharding import (
-    as_global,
-    as_piece,
-    gradient_norm,
-    initialize,
-    local_shape,
-    num_parameters,
-    split_dim,
-)
+from armd_dist.parallel.sharding import as_piece, gradient_norm, initialize, num_parameters, split_dim
 from armd_dist.parallel.stages import stages_of
 from armd_dist.parallel.topology import Topology
-from armd_dist.parallel.zero import PARTS, backward_elsewhere, make_deepspeed, read_state, settle, write_state
+from armd_dist.parallel.zero import backward_elsewhere, go_on_from, make_deepspeed, read_state, settle
 from armd_dist.run import Run
 
 
@@ -132,24 +124,24 @@ class Engine:
 
         The values may be the optimizer's own: copy them before the next step. Not collective.
         """
-        for name, parameter, start, values in read_state(self.zero):
+        for key, piece, parameter in self._kept():
             if not is_tied_copy(parameter) and (self.topology.tensor_rank == 0 or split_dim(parameter) is not None):
-                for part, value in values.items():
-                    yield f"{part}/{name}", as_piece(value, parameter, start)
+                # Without ZeRO every data-parallel process keeps all of it, and saves a share.
+                alone = self.run.parallel.zero_stage > 0
+                yield key, piece if alone else piece.share(self.topology.data_rank, self.topology.data_size)
 
-    def empty_state(self) -> dict[str, Tensor]:
-        """Tensors of the shapes of what this process holds, to be filled by a checkpoint's reader."""
-        return {
-            f"{part}/{name}": as_global(torch.zeros(local_shape(parameter)), parameter)
-            for name, parameter in self.part.weights()
-            for part in PARTS
-        }
+    def places(self) -> dict[str, Piece]:
+        """Under the same names all that this process keeps, in place: to be filled, before `go_on_from`."""
+        return {key: piece for key, piece, _ in self._kept()}
 
-    def load_state(self, step: int, state: dict[str, Tensor]) -> None:
-        """Continues from `state`, which `step` optimizer steps made."""
-        local = {key: value.to_local() for key, value in state.items()}  # type: ignore[attr-defined]
-        names = [name for name, _ in self.part.weights()]
-        write_state(self.zero, step, {name: {part: local[f"{part}/{name}"] for part in PARTS} for name in names})
+    def go_on_from(self, step: int) -> None:
+        """Continues from what has been put into `places`, which `step` optimizer steps made. Collective."""
+        go_on_from(self.zero, step)
+
+    def _kept(self) -> Iterator[tuple[str, Piece, Tensor]]:
+        for name, parameter, start, values in read_state(self.zero):
+            for part, value in values.items():
+                yield f"{part}/{name}", as_piece(value, parameter, start), parameter
 
     def num_parameters(self) -> int:
         """Parameters of the whole model. Collective."""

@@ -6,8 +6,6 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.config import ModelConfig
@@ -53,15 +51,6 @@ def _set_initial(name: str, parameter: nn.Parameter, config: ModelConfig, seed: 
     size, rank = parallel_state.get_tensor_model_parallel_world_size(), parallel_state.get_tensor_model_parallel_rank()
     value, dim = initial_value(name, full_shape(parameter), config, seed), split_dim(parameter)
     parameter.copy_(value if dim is None else value.chunk(size, dim)[rank])
-
-
-def as_global(local: Tensor, parameter: Tensor) -> Tensor:
-    """A host tensor of this process' part, described as a part of the whole, which a reader of checkpoints fills."""
-    group = parallel_state.get_tensor_model_parallel_group()
-    assert isinstance(group, dist.ProcessGroup), "start() made it"
-    mesh = DeviceMesh.from_group(group, "cpu")
-    dim = split_dim(parameter)
-    return DTensor.from_local(local, mesh, [Replicate() if dim is None else Shard(dim)], run_check=False)
 
 
 def as_piece(values: Tensor, parameter: Tensor, start: int) -> Piece:

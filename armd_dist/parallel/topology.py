@@ -6,12 +6,12 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 from torch._C._distributed_c10d import HashStore
 
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.cpu_shim import allow_cpu
+from armd_dist.parallel.engines import parallel_state
 
 # Collectives give up so much later than the watch, which can say who is missing.
 WATCH_FIRST_MINUTES = 1

@@ -7,10 +7,10 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
+from armd_dist.parallel.engines import sparingly
 from armd_dist.parallel.pipeline import Part
 from armd_dist.run import Run
 
@@ -18,15 +18,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at DeepSpeed's import
 
 import deepspeed
-from deepspeed.utils import (
-    logger,
-    safe_get_local_fp32_param,
-    safe_get_local_optimizer_state,
-    safe_set_full_fp32_param,
-    safe_set_full_optimizer_state,
-    safe_set_local_fp32_param,
-    safe_set_local_optimizer_state,
-)
+from deepspeed.utils import logger
+
+with sparingly():
+    import deepspeed.runtime.zero.muon.muon_optimizer  # otherwise DeepSpeed does it at its start
 
 logger.setLevel(logging.WARNING)
 if not torch.cuda.is_available():
@@ -124,69 +119,52 @@ def backward_elsewhere(engine: Any) -> Iterator[None]:
 
 
 def read_state(engine: Any) -> Iterator[tuple[str, Tensor, int, dict[str, Tensor]]]:
-    """(name, parameter, start, {weight, exp_avg, exp_avg_sq}): of each parameter what this process alone keeps.
+    """(name, parameter, start, {weight, exp_avg, exp_avg_sq}): of each parameter the state that this process keeps.
 
-    Flat fp32 values, in place wherever DeepSpeed allows: the elements from `start` on of the tensor-parallel part, none
-    where ZeRO keeps them all elsewhere. What all data-parallel processes hold is dealt out among them. Not collective.
+    Flat fp32 values, in place, to be saved or filled: the elements from `start` on of the tensor-parallel part, none
+    where ZeRO keeps them all elsewhere, all of them without ZeRO. Not collective.
     """
-    size, rank = parallel_state.get_data_parallel_world_size(), parallel_state.get_data_parallel_rank()
+    rank = parallel_state.get_data_parallel_rank()
     for name, parameter in engine.module.weights():
         if hasattr(parameter, "ds_id"):
-            each, whole = parameter.ds_tensor.ds_numel, parameter.ds_numel  # the last parts may be padded
-            start = min(whole, each * rank)
-            values = {moment: safe_get_local_optimizer_state(parameter, moment) for moment in MOMENTS}
-            values = {**values, "weight": safe_get_local_fp32_param(parameter)}
-            yield name, parameter, start, {part: v.flatten()[: whole - start] for part, v in values.items()}
+            whole: int = parameter.ds_numel  # type: ignore[attr-defined]
+            start = min(whole, parameter.ds_tensor.ds_numel * rank)  # type: ignore[attr-defined]
+            values = {
+                part: _partition(engine, parameter, part)[: whole - start] for part in PARTS
+            }  # the last is padded
+            yield name, parameter, start, values
         elif engine.zero_optimization():
-            if parameter._hp_mapping is not None:
-                mapping = parameter._hp_mapping
+            mapping = parameter._hp_mapping
+            if mapping is not None:
                 values = {moment: mapping.get_hp_fragment(moment) for moment in MOMENTS}
                 values = {**values, "weight": mapping.get_hp_fragment()}
                 yield name, parameter, mapping.lp_fragment_address.start, values
         else:
-            start, end = (parameter.numel() * share // size for share in (rank, rank + 1))
-            values = {moment: engine.optimizer.state[parameter][moment] for moment in MOMENTS}
-            values = {**values, "weight": parameter.detach()}
-            yield name, parameter, start, {part: value.flatten()[start:end] for part, value in values.items()}
+            values = {moment: engine.optimizer.state[parameter][moment].view(-1) for moment in MOMENTS}
+            yield name, parameter, 0, {**values, "weight": parameter.detach().view(-1)}
 
 
-def write_state(engine: Any, step: int, state: dict[str, dict[str, Tensor]]) -> None:
-    """Puts {name: {weight, exp_avg, exp_avg_sq}}, whole and made by `step` optimizer steps, into the engine."""
+def _partition(engine: Any, parameter: Tensor, part: str) -> Tensor:
+    """This process' share of one parameter's state under ZeRO 3. DeepSpeed's own getters copy it under offload."""
+    key = part if part in MOMENTS else None
+    return engine.optimizer._get_fp32_opt_state_partition(parameter, release_swap_buffers=True, optim_state_key=key)[0]
+
+
+def go_on_from(engine: Any, step: int) -> None:
+    """Takes up the state of `step` optimizer steps that a reader has put where `read_state` says. Collective.
+
+    What the forward pass needs is made from the masters, as DeepSpeed does it at the end of every step: each process
+    gives its share, so that no process reads more of a checkpoint than it keeps.
+    """
     for adam in _torch_optimizer(engine).state.values():
         adam["step"].fill_(step)
-    with torch.no_grad():
-        for name, parameter in engine.module.weights():
-            values = {part: value.to(parameter.device) for part, value in state[name].items()}
-            if hasattr(parameter, "ds_id"):
-                _write_partitioned(parameter, values)
-                continue
-            parameter.copy_(values["weight"])
-            if engine.zero_optimization():
-                safe_set_full_fp32_param(parameter, values["weight"])
-            for moment in MOMENTS:
-                if engine.zero_optimization():
-                    safe_set_full_optimizer_state(parameter, values[moment], moment)
-                else:
-                    engine.optimizer.state[parameter][moment].copy_(values[moment])
-
-
-def _write_partitioned(parameter: Any, values: dict[str, Tensor]) -> None:
-    """One parameter under ZeRO 3: this process' part of it, and the whole where it stays with every process.
-
-    DeepSpeed's own setter of whole values fails where the size is no multiple of the processes.
-    """
-    size, rank = parallel_state.get_data_parallel_world_size(), parallel_state.get_data_parallel_rank()
-    each = parameter.ds_tensor.ds_numel
-    mine = {
-        part: F.pad(value.flatten(), (0, each * size - value.numel())).narrow(0, each * rank, each)
-        for part, value in values.items()
-    }
-    parameter.ds_tensor.data.copy_(mine["weight"])
-    if parameter.numel():
-        parameter.data.copy_(values["weight"])
-    safe_set_local_fp32_param(parameter, mine["weight"])
-    for moment in MOMENTS:
-        safe_set_local_optimizer_state(parameter, mine[moment], moment)
+    if engine.zero_optimization_stage() == 3:
+        engine.optimizer._partition_all_parameters()
+        for group in range(len(engine.optimizer.fp16_groups)):
+            engine.optimizer._reassign_or_swap_out_partitioned_parameters(group)
+        engine.optimizer.checkpoint_event_epilogue()  # gathers what stays whole with every process
+    elif engine.zero_optimization():
+        engine.optimizer.update_lp_params()
 
 
 def _create_adam_state(engine: Any) -> None:

@@ -58,7 +58,10 @@ class Batches:
     def from_step(self, first: int, last: int) -> Iterator[list[MicroBatch]]:
         """The micro-batches of steps first to last - 1, each drawn while the step before it is computed."""
         steps = range(first, last)
-        with Prefetch(self.data, map(self.numbers, steps)) as prefetch, ThreadPoolExecutor(max_workers=1) as pool:
+        with (
+            Prefetch(self.data, map(self.numbers, steps)) as prefetch,
+            ThreadPoolExecutor(1, thread_name_prefix="data") as pool,
+        ):
             coming = pool.submit(self.at, first)
             for step in range(first + 1, last + 1):
                 current = coming.result()

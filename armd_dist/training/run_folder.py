@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from armd_dist.checkpoint.folder import (
 from armd_dist.checkpoint.retention import leftovers
 from armd_dist.config import to_yaml
 from armd_dist.errors import RunFolderError
-from armd_dist.parallel.progress import beat
 from armd_dist.run import Run
 from data_pipeline.files import write_atomically
 
@@ -47,10 +47,13 @@ UNTOLD = ("run.dir", "checkpoint.resume", "training.stop_at")
 SHAPE = ("model.",)
 
 
-def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Path | None, list[str]]:
+def find_start(
+    run: Run, manifest_hash: str, tokenizer_sha256: str, damage: Callable[[Path], str | None] = damage
+) -> tuple[Path | None, list[str]]:
     """The checkpoint to continue from (None: start anew) and what to tell the user.
 
-    Raises RunFolderError where run.dir belongs to another run, or where settings changed that may not.
+    damage: says what is wrong with a checkpoint's files, or None. Raises RunFolderError where run.dir belongs to
+    another run, or where settings changed that may not.
     """
     folder, resume = Path(run.run.dir), run.checkpoint.resume
     if resume == "never":
@@ -66,11 +69,12 @@ def find_start(run: Run, manifest_hash: str, tokenizer_sha256: str) -> tuple[Pat
                 + "\n  ".join(changed)
                 + "\nchoose another run.dir, or continue it on purpose with checkpoint.resume=PATH of a checkpoint"
             )
-        checkpoint, notes = _newest_sound(step_folders(folder))
+        checkpoint, notes = _newest_sound(step_folders(folder), damage)
     elif _went_on(run):
-        checkpoint, notes = _newest_sound(step_folders(folder))
+        checkpoint, notes = _newest_sound(step_folders(folder), damage)
     else:
-        checkpoint, notes = _on_purpose(run, resolve_checkpoint(Path(resume)), complete_checkpoints(folder)), []
+        asked_for = resolve_checkpoint(Path(resume))
+        checkpoint, notes = _on_purpose(run, asked_for, complete_checkpoints(folder), damage), []
     if checkpoint is not None:
         state = read_training_state(checkpoint)
         _refuse_other_data(run, state, manifest_hash, tokenizer_sha256)
@@ -96,10 +100,10 @@ def claim(run: Run, tokenizer: Path) -> None:
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
 
 
-def _newest_sound(found: list[Path]) -> tuple[Path | None, list[str]]:
+def _newest_sound(found: list[Path], damage: Callable[[Path], str | None]) -> tuple[Path | None, list[str]]:
     notes = []
     for checkpoint in reversed(found):
-        problem = _damage(checkpoint)
+        problem = damage(checkpoint)
         if problem is None:
             return checkpoint, notes
         notes.append(f"passing over {checkpoint}: {problem}")
@@ -108,14 +112,9 @@ def _newest_sound(found: list[Path]) -> tuple[Path | None, list[str]]:
     return None, notes
 
 
-def _damage(checkpoint: Path) -> str | None:
-    """Reads every byte, and shows progress: the other processes wait for the answer."""
-    return damage(checkpoint, lambda _: beat())
-
-
-def _on_purpose(run: Run, checkpoint: Path, found: list[Path]) -> Path:
+def _on_purpose(run: Run, checkpoint: Path, found: list[Path], damage: Callable[[Path], str | None]) -> Path:
     """checkpoint.resume=PATH: any setting may differ but the model's shape."""
-    if problem := _damage(checkpoint):
+    if problem := damage(checkpoint):
         raise RunFolderError(f"checkpoint.resume={checkpoint}: {problem}; give another checkpoint of its run")
     newer = [path for path in found if path.name > checkpoint.name]
     if newer:

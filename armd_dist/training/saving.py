@@ -28,6 +28,7 @@ from armd_dist.parallel.progress import beat, enter
 from armd_dist.parallel.topology import Topology
 from armd_dist.run import Run
 from armd_dist.training.batches import Begun
+from armd_dist.training.meter import Meter
 from data_pipeline.manifest import Manifest
 
 # The watch decides when a write hangs: it sees who writes still, and a collective only that it takes long.
@@ -197,8 +198,10 @@ def _training_state(
 
 def restore(engine: Engine, checkpoint: Path) -> Begun:
     """Loads a checkpoint of any layout; returns where it stands."""
-    tensors = engine.empty_state()
-    read_tensors(checkpoint, tensors)
     state = checkpoint_folder.read_training_state(checkpoint)
-    engine.load_state(state.step, tensors)
+    places = engine.places()
+    total = sum(place.values.nbytes for place in places.values())
+    with Meter(f"loading {checkpoint}", total, engine.topology.is_main) as meter:
+        read_tensors(checkpoint, places, meter)
+    engine.go_on_from(state.step)
     return Begun(state.step, state.consumed_samples)

@@ -12,6 +12,7 @@ from armd_dist.run import Run
 from armd_dist.training.batches import Begun
 from armd_dist.training.run_folder import claim, find_start
 from armd_dist.training.run_lock import RunLock
+from armd_dist.training.verifying import ask_all, help_to_ask
 from data_pipeline.background_check import BackgroundCheck
 from data_pipeline.errors import DataError
 from data_pipeline.ledger import Attempt, RankLedger, begin_attempt
@@ -60,22 +61,27 @@ def check_data(data: Mixture) -> BackgroundCheck:
 def agree_on_start(run: Run, topology: Topology, data: Mixture, lock: RunLock) -> tuple[Path | None, list[str]]:
     """The checkpoint to continue from (None: start anew) and what to tell the user.
 
-    The main process alone looks at the run folder and takes it; the others get its answer, or raise its error. All of
-    them raise DataError where the cache of remote data is too small to work with.
+    The main process alone looks at the run folder and takes it; the others read their share of a checkpoint that it
+    wants to take, and get its answer, or raise its error. All of them raise DataError where the cache of remote data is
+    too small to work with.
     """
     room = check_room(data)
     answer: list[tuple[Path | None, list[str]] | ArmdError | None] = [None]
     if topology.is_main:
         try:
             held = lock.take()
-            origin, notes = find_start(run, data.manifest.hash(), data.manifest.tokenizer_sha256)
+            origin, notes = find_start(
+                run, data.manifest.hash(), data.manifest.tokenizer_sha256, lambda path: ask_all(path, topology)
+            )
             answer[0] = origin, [*room, *held, *notes]
             claim(run, data.streams[0].folder / data.manifest.tokenizer)
         except ArmdError as error:
             answer[0] = error
         except OSError as error:
             answer[0] = RunFolderError(f"run.dir={run.run.dir}: cannot be used ({describe(error)})")
-    dist.broadcast_object_list(answer, src=0)
+        dist.broadcast_object_list(answer, src=0)
+    else:
+        answer[0] = help_to_ask(topology)
     assert answer[0] is not None
     if isinstance(answer[0], ArmdError):
         raise answer[0]

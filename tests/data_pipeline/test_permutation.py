@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data_pipeline.permutation import Permutation
+from data_pipeline.permutation import TOGETHER, Permutation, items_at
 
 
 @pytest.mark.parametrize("size", [*range(1, 70), 127, 128, 129, 1000, 4095, 4096, 4097, 65537])
@@ -63,3 +63,9 @@ def test_outside_the_range() -> None:
         Permutation(5, key=(1,))(np.array([5]))
     with pytest.raises(IndexError, match="range"):
         Permutation(5, key=(1,))(np.array([-1]))
+
+
+@pytest.mark.parametrize("size", [1, 700, 5000])
+def test_neighbours_together_are_each_alone(size: int) -> None:
+    positions = np.random.default_rng(0).permutation(size)[: 2 * TOGETHER]
+    np.testing.assert_array_equal(items_at(size, (3, 1), positions), Permutation(size, (3, 1))(positions))

@@ -171,9 +171,8 @@ def run_case(legs: list[dict[str, Any]], scratch: Path) -> dict[str, Any]:
         if leg == 0 and dist.get_world_size() > 1:  # not the references, whom it would disturb alike
             before = trainer.evaluate(0)
         if leg:
-            state = trainer.engine.empty_state()
-            read_tensors(scratch / str(leg), state)
-            trainer.engine.load_state(bounds[leg], state)
+            read_tensors(scratch / str(leg), trainer.engine.places())
+            trainer.engine.go_on_from(bounds[leg])
         curve += trainer.train(range(bounds[leg], bounds[leg + 1]))
         if leg + 1 < len(legs):
             write_tensors(scratch / str(leg + 1), stage(trainer.engine.state(), {}))

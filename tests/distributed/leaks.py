@@ -1,4 +1,4 @@
-"""Measures leaks of a model that is split over two processes, for test_leak.py. Started with torchrun.
+"""Measures leaks of a model that is split over two processes, for test_leak.py. Started on ranks.
 
 Writes one object for each case: what tokens move that they must not (by gradient, by intervention), the share of
 visible tokens that move nothing, and how far the logits are from those of the whole model on one process.

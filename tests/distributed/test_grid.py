@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from grid import GRID, IN_BF16, QUICK, QUICK_FIGURES, QUICK_IN_BF16, REFERENCES, Legs
-from ranks import torchrun
+from ranks import on_ranks
 
 TOLERANCE = 1e-5
 BF16_LOSS, BF16_NORM = 0.01, 0.02  # nats; relative
@@ -27,7 +27,7 @@ def train(cases: dict[str, tuple[int, str, Legs]], folder: Path) -> Found:
     for processes in sorted({count for count, _, _ in wanted.values()}):
         legs = {name: legs for name, (count, _, legs) in wanted.items() if count == processes}
         script = Path(__file__).with_name("layouts.py")
-        torchrun(script, json.dumps(legs), folder, processes=processes, timeout=TIMEOUT_SECONDS)
+        on_ranks(script, json.dumps(legs), folder, processes=processes, timeout=TIMEOUT_SECONDS)
     return {name: torch.load(folder / f"{name}.pt") for name in wanted}
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import torchrun
+from ranks import on_ranks
 from toys import SCHEMES
 
 Measured = dict[str, list[dict[str, Any]]]
@@ -15,7 +15,7 @@ Measured = dict[str, list[dict[str, Any]]]
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     """All cases from one pair of processes, whose start takes longer than the measuring."""
     out = tmp_path_factory.mktemp("leaks") / "leaks.json"
-    torchrun(Path(__file__).with_name("leaks.py"), out)
+    on_ranks(Path(__file__).with_name("leaks.py"), out)
     return json.loads(out.read_text())
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -10,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from launchers.snapshot import PACKAGES
+
 # The machine may be busy with other tests.
-PATIENCE_S = 300.0
+PATIENCE_S = 480.0
 CPU_JOB = ("--gpus-per-node", "0", "--cpus-per-task", "1", "--time", "0:10:00")
-ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
+ACTIVE = {"PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING", "SUSPENDED", "REQUEUED", "PREEMPTED"}
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ class Cluster:
         while not reached():
             assert time.monotonic() < deadline, f"waited in vain until {what}\n{self.ask('squeue', '-l')}"
             time.sleep(0.3)
+
+
+def checkout_in(folder: Path) -> Path:
+    """A copy of our packages, to be edited."""
+    for package in PACKAGES:
+        source, copy = Path(__file__).parents[2] / package, folder / "checkout" / package
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "checkout"
 
 
 def losses(run_dir: Path) -> dict[int, float]:

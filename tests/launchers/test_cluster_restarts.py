@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from cluster import NODES
-from cluster_jobs import CPU_JOB, Cluster, losses
+from cluster_jobs import CPU_JOB, Cluster, checkout_in, losses
 from omegaconf import OmegaConf
 from ranks import armd
 
@@ -22,6 +22,17 @@ STEPS = 300
 # Interrupted when it is somewhere after this one.
 SOON = 40
 NEVER = "checkpoint.every=100000"
+ROOT = Path(__file__).parents[2]
+SLOW = """
+_rate = learning_rate
+
+
+def learning_rate(*arguments):
+    import time
+
+    time.sleep(0.35)
+    return _rate(*arguments)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -47,10 +58,10 @@ class Interrupted:
     def __init__(self, slurm: Cluster, config: Path, run_dir: Path) -> None:
         self.slurm, self.config, self.run_dir = slurm, config, run_dir
 
-    def by(self, happen: Callable[[str], object], *arguments: str) -> list[dict[str, Any]]:
+    def by(self, happen: Callable[[str], object], *arguments: str, checkout: Path = ROOT) -> list[dict[str, Any]]:
         """What the job notes of its starts and ends, once it has trained to its end."""
         flags = (*CPU_JOB, "--nodes", "2", *arguments)
-        job = self.slurm.launch(self.config, f"run.dir={self.run_dir}", *flags)
+        job = self.slurm.launch(self.config, f"run.dir={self.run_dir}", *flags, cwd=checkout, PYTHONPATH=str(checkout))
         self.slurm.until(f"job {job} trains", lambda: last_step(self.run_dir) >= SOON)
         happen(job)
         assert self.slurm.end(job) == "COMPLETED"
@@ -82,14 +93,19 @@ def test_a_signal(name: str, interrupted: Interrupted, uninterrupted: dict[int, 
     assert losses(interrupted.run_dir) == uninterrupted
 
 
-def test_a_time_limit_as_often_as_it_comes(interrupted: Interrupted, uninterrupted: dict[int, float]) -> None:
+def test_a_time_limit_as_often_as_it_comes(
+    interrupted: Interrupted, uninterrupted: dict[int, float], tmp_path: Path
+) -> None:
+    checkout = checkout_in(tmp_path)
+    with open(checkout / "armd_dist" / "training" / "schedule.py", "a") as module:
+        module.write(SLOW)  # more than a minute for 200 steps, however fast the machine
     # Slurm looks every half minute: the job is told 1 to 31 seconds before its minute is over.
     limit = ("--partition", "brief", "--time", "0:01:00", "--signal-seconds", "1")
-    notes = interrupted.by(lambda _: None, NEVER, *limit)
+    notes = interrupted.by(lambda _: None, NEVER, "training.stop_at=200", *limit, checkout=checkout)
     assert kinds(notes) == ["started", *["stopped", "started"] * kinds(notes).count("stopped")]
     assert any(note["step"] for note in notes if note["kind"] == "stopped")
     assert repeated(notes) == 0
-    assert losses(interrupted.run_dir) == uninterrupted
+    assert losses(interrupted.run_dir) == {step: uninterrupted[step] for step in range(1, 201)}
 
 
 def test_a_signal_before_the_first_step(slurm: Cluster, config: Path, tmp_path: Path) -> None:

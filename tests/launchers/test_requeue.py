@@ -36,7 +36,7 @@ def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attempt:
 @pytest.fixture
 def asked(commands: Callable[..., Path]) -> Iterator[Callable[[], list[str]]]:
     """What scontrol has been asked so far, where the job runs."""
-    folder = commands(scontrol=ASKED, squeue="echo RUNNING")
+    folder = commands(scontrol=ASKED, squeue="echo SIGNALING")
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     yield lambda: (folder / "asked").read_text().splitlines() if (folder / "asked").exists() else []
     for number, handler in before.items():
@@ -108,6 +108,19 @@ def test_a_signal_puts_the_job_back_and_no_process_fails(attempt: Attempt, asked
         assert len(asked()) == (rank == 0)
     assert asked() == ["requeue 7"]
     assert [(note["step"], note["reason"]) for note in attempt.notes("stopped")] == [(12, "SIGUSR2: stopped")]
+
+
+def test_a_start_that_is_told_to_end_goes_back_and_one_that_is_over_listens_no_more(
+    attempt: Attempt, asked: Callable[[], list[str]]
+) -> None:
+    with pytest.raises(SystemExit), attempt.requeued_on_signal():
+        signal.raise_signal(signal.SIGUSR2)
+    assert asked() == ["requeue 7"]
+    assert attempt.notes("stopped")[0]["reason"] == "SIGUSR2 before the first step"
+    with attempt.requeued_on_signal():
+        pass
+    signal.raise_signal(signal.SIGUSR2)
+    assert asked() == ["requeue 7"]
 
 
 @pytest.mark.parametrize("state", ["COMPLETING", "PENDING", "CANCELLED"])

@@ -5,18 +5,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from cluster_jobs import CPU_JOB, Cluster, losses
+from cluster_jobs import CPU_JOB, Cluster, checkout_in, losses
 
 from launchers import snapshot
 
-ROOT = Path(__file__).parents[2]
-
 
 def copied(folder: Path) -> Path:
-    """A checkout of its own: the packages, committed, with a change on top."""
-    checkout = folder / "checkout"
-    for package in snapshot.PACKAGES:
-        shutil.copytree(ROOT / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    """A checkout of its own, committed, with a change on top."""
+    checkout = checkout_in(folder)
     git(checkout, "init", "-q")
     git(checkout, "add", ".")
     git(checkout, "-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-qm", "as copied")

@@ -27,6 +27,17 @@ def test_a_half_used_generator_leaves_nothing_to_the_next() -> None:
     assert next(drawn).integers(1 << 30, dtype=np.uint32) == wanted.integers(1 << 30, dtype=np.uint32)
 
 
+def test_segments_are_shuffled_as_numpy_permutes() -> None:
+    config, rho, samples = OrdersConfig(keep_left_to_right=0), 5, range(1000, 1040)
+    for sample, order in zip(
+        samples, draw_orders(config, Position("progressive", rho, 2), 20, 5, samples), strict=True
+    ):
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((5, sample, 2))))
+        generator.random()  # whether to keep left to right
+        wanted = generator.permutation(rho)[:, None] * 4 + np.arange(1, 5)
+        np.testing.assert_array_equal(order.position, wanted.ravel())
+
+
 @pytest.mark.parametrize("phase", ["left_to_right", "progressive", "strided", "mixture"])
 def test_a_batch_of_orders_is_each_alone(phase: str) -> None:
     config = OrdersConfig(mixture={"any_order": 1, "masked_diffusion": 1, "strided": 1}, diffusion_steps=8)

@@ -1,4 +1,4 @@
-"""Run by torchrun: the bytes that an engine really holds, each case built anew, as JSON into a file for each process.
+"""Run on ranks: the bytes that an engine really holds, each case built anew, as JSON into a file for each process.
 
 live: all tensors when gradients are reduced and the step is still to come, found through Python's garbage collector;
 gradients: those on the parameters behind the first of two passes; and the weights and Adam's moments alone.

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ranks import torchrun
+from ranks import on_ranks
 from torch import nn
 
 from armd_dist.model.armd import ARMD
@@ -54,7 +54,7 @@ def test_parameters_of_a_process(name: str, layers: type[PlainLayers], run_with:
 def held(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, int]]]:
     """Of both data-parallel processes and every case: the bytes by part."""
     folder = tmp_path_factory.mktemp("held")
-    torchrun(Path(__file__).with_name("held.py"), folder)
+    on_ranks(Path(__file__).with_name("held.py"), folder)
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

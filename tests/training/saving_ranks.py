@@ -1,4 +1,4 @@
-"""Jobs of two processes that only save, for test_saving.py: on a disk that is slow, full or read-only.
+"""Jobs of two processes that save, and verify one, for test_saving.py: on a disk that is slow, full or read-only.
 
 One process imports torch and forks all of them. Each process writes a line of JSON for each thing that it sees.
 """
@@ -19,6 +19,7 @@ import torch.distributed as dist
 from ranks import free_port
 
 from armd_dist.checkpoint import writing
+from armd_dist.checkpoint.folder import step_folder
 from armd_dist.checkpoint.pieces import Piece
 from armd_dist.errors import CheckpointError
 from armd_dist.orders.curriculum import Position
@@ -27,6 +28,7 @@ from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.saving import Saver
 from armd_dist.training.stopping import agree
+from armd_dist.training.verifying import ask_all, help_to_ask
 
 TIMEOUT_MINUTES = 0.06  # 3.6 s
 WORLD, ROWS, COLUMNS = 2, 6, 50_000
@@ -93,13 +95,31 @@ def work(kind: str, run_dir: Path, say: Callable[..., None]) -> None:
         slow_disk(600 if kind == "hangs" else 0.5)
     names = "abcdefghij" if kind == "patient" else "a"
     trainer = Trainer(run_dir, names, asynchronous=kind != "waits", keep=1, every=3, keep_every=3)
-    last, saves = {"full": (300, (1, 3)), "killed": (300, (3, 6)), "patient": (2, (1, 2))}.get(kind, (20, (1, 3, 20)))
+    lengths = {"full": (300, (1, 3)), "killed": (300, (3, 6)), "patient": (2, (1, 2)), "verified": (1, (1,))}
+    last, saves = lengths.get(kind, (20, (1, 3, 20)))
     with Watch(rank, WORLD, TIMEOUT_MINUTES) if watched else nullcontext():
         try:
             trainer.steps(1, last, saves, say)
+            if kind == "verified":
+                verify(trainer, say)
             say(ended="well")
         except CheckpointError as error:
             say(ended=str(error))
+
+
+def verify(trainer: Trainer, say: Callable[..., None]) -> None:
+    """The main process asks about the checkpoint, sound and with a byte flipped in the file that rank 1 wrote."""
+    folder = step_folder(Path(trainer.run.run.dir), 1)
+    if dist.get_rank():
+        say(heard=help_to_ask(trainer.topology))
+        return
+    say(sound=ask_all(folder, trainer.topology))
+    file = folder / "state" / "__1_0.distcp"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    say(flipped=ask_all(folder, trainer.topology))
+    dist.broadcast_object_list(["the answer"], src=0)
 
 
 def fork(kind: str, run_dir: Path, out: Path, rank: int, port: int) -> int:

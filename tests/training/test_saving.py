@@ -21,7 +21,7 @@ from armd_dist.checkpoint.retention import leftovers
 from armd_dist.checkpoint.tensors import read_alone
 
 HERE, TESTS = Path(__file__).parent, Path(__file__).parents[1]
-KINDS = ("sound", "slow", "waits", "killed", "patient", "hangs")
+KINDS = ("sound", "slow", "waits", "killed", "patient", "hangs", "verified")
 
 
 def make(folder: Path) -> Path:
@@ -107,6 +107,14 @@ def test_the_watch_names_who_hangs_in_a_write(base: Path, seen: dict[str, list[l
         )
         assert {"finished": 2} in seen["hangs"][rank]
         assert {"finished": 3} not in seen["hangs"][rank]
+
+
+def test_each_process_reads_its_share_of_the_files(base: Path, seen: dict[str, list[list[dict[str, Any]]]]) -> None:
+    main, other = seen["verified"]
+    file = base / "verified" / "checkpoints" / "step-00000001" / "state" / "__1_0.distcp"
+    assert {"sound": None} in main
+    assert {"flipped": f"{file} has changed since it was written (read by rank 1)"} in main
+    assert {"heard": "the answer"} in other
 
 
 @pytest.fixture(scope="module")
