@@ -1,5 +1,7 @@
 """What --dry-run shows: a page for a person, and a batch script for sbatch --test-only, in one text."""
 
+from collections.abc import Sequence
+
 from armd_dist.config import to_yaml
 from launchers.checks import Job
 from launchers.slurm import sbatch_script
@@ -9,12 +11,14 @@ from launchers.verdict import in_words
 TITLE = "# What would be submitted. Nothing has been; the whole text is a script that sbatch --test-only takes."
 
 
-def page(job: Job, limit: int | None) -> str:
+def page(job: Job, limit: int | None, then: Sequence[str]) -> str:
     """The job in short, its script, and every setting of its first run; all but the script in comments."""
     runs, cluster = job.runs, job.cluster
     text = sbatch_script(runs[0], cluster) if len(runs) == 1 else sweep_script(runs, cluster, limit)
     shebang, script = text.split("\n", 1)
-    short = [f"#   {name:<11}{text}".rstrip() for name, text in _short(job)]
+    short = [
+        f"#   {name:<11}{text}".rstrip() for name, text in [*_short(job), *(("then", f"armd {each}") for each in then)]
+    ]
     title = "# The run, every setting written out:" if len(runs) == 1 else "# The first run, every setting written out:"
     settings = [f"#   {line}".rstrip() for line in to_yaml(runs[0]).splitlines()]
     return "\n".join([shebang, TITLE, "#", *short, script, "", title, "#", *settings])

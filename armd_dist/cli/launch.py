@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import submitit
 
     from armd_dist.run import Run
+    from launchers.checks import Job
     from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
@@ -25,6 +26,18 @@ NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "lim
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
+Cluster = Annotated[
+    str | None, typer.Option(help="Defaults: the name of a cluster, as in configs/cluster/, or a YAML file.")
+]
+SignalSeconds = Annotated[
+    int | None, typer.Option(help="Seconds before the time limit at which the job saves and ends; else 120.")
+]
+Sweep = Annotated[
+    list[str] | None, typer.Option(metavar="a.b=c,d", help="A run for each value, as one array; repeatable.")
+]
+Then = Annotated[
+    list[str] | None, typer.Option(metavar='"eval {run} ..."', help="An armd command for afterwards; repeatable.")
+]
 
 
 @app.command()
@@ -63,9 +76,7 @@ def local(
 def slurm(
     path: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
-    cluster: Annotated[
-        str | None, typer.Option(help="Defaults: the name of a cluster, as in configs/cluster/, or a YAML file.")
-    ] = None,
+    cluster: Cluster = None,
     nodes: Annotated[str | None, typer.Option(help="Machines; 2-4: what can be had first of these.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="One process for each GPU; 0: a CPU job.")] = None,
     tasks_per_node: Annotated[int | None, typer.Option(help="Processes of each node of a CPU job.")] = None,
@@ -73,22 +84,16 @@ def slurm(
     gpu_memory_gb: Annotated[float | None, typer.Option(help="Memory of each GPU, to refuse what cannot fit.")] = None,
     mem_gb: Annotated[float | None, typer.Option(help="Memory of each node.")] = None,
     time: Annotated[str | None, typer.Option(help="Time limit, D-HH:MM:SS or HH:MM:SS; else one day.")] = None,
-    signal_seconds: Annotated[
-        int | None, typer.Option(help="Seconds before the time limit at which the job saves and ends; else 120.")
-    ] = None,
+    signal_seconds: SignalSeconds = None,
     max_crashes: Annotated[int | None, typer.Option(help="Restarts after crashes, at most; else 10.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that is charged.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have.")] = None,
     setup: Annotated[list[str] | None, typer.Option(help="Shell line before the processes start; repeatable.")] = None,
-    sweep: Annotated[
-        list[str] | None, typer.Option(metavar="a.b=c,d", help="A run for each value, as one array; repeatable.")
-    ] = None,
+    sweep: Sweep = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at a time, at most.")] = None,
-    then: Annotated[
-        list[str] | None, typer.Option(metavar='"eval {run} ..."', help="An armd command for afterwards; repeatable.")
-    ] = None,
+    then: Then = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
@@ -113,9 +118,15 @@ def slurm(
     if dry_run:
         from launchers.page import page
 
-        typer.echo(page(job, limit))
+        typer.echo(page(job, limit, then or []))
         return
+    started = _submit(job, bool(sweep), limit, then or [])
+    if wait:
+        _follow(started)
 
+
+def _submit(job: "Job", sweep: bool, limit: int | None, then: list[str]) -> "submitit.Job[None]":
+    """Submits all and tells of it; returns the first job."""
     from launchers.followup import launch_after
     from launchers.slurm import launch_slurm
     from launchers.sweep import launch_sweep
@@ -130,10 +141,9 @@ def slurm(
         started = [launch_slurm(job.runs[0], job.cluster)]
         _report(started[0], job.runs[0])
     for first, run in zip(started, job.runs, strict=True):
-        for record in launch_after(first, Path(run.run.dir), then or [], job.cluster):
+        for record in launch_after(first, Path(run.run.dir), then, job.cluster):
             typer.echo(f"  then    {record.id}  armd {record.command}, log {record.log(0)}")
-    if wait:
-        _follow(started[0])
+    return started[0]
 
 
 def _report(job: "submitit.Job[None]", run: "Run") -> None:

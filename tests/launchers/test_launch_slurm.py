@@ -39,7 +39,7 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
     cluster.write_text("gpus_per_node: 2\nnodes: 1\nsetup: [module load cuda]\nenvironment: {NCCL_DEBUG: a b}\n")
     flags = "--nodes 2 --time 2-00:00:30 --partition big --account mine --qos high --constraint h100 --cpus-per-task 8"
     result = armd_launch(str(config), "training.global_batch_size=8", "--cluster", str(cluster), *flags.split(),
-                         "--mem-gb", "1.5", "--dry-run")  # fmt: skip
+                         "--mem-gb", "1.5", "--then", "export {run} out", "--dry-run")  # fmt: skip
     assert result.exit_code == 0, result.output
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", result.stdout, re.MULTILINE))
     wanted = {"nodes": "2", "ntasks-per-node": "2", "gpus-per-node": "2", "time": "2881", "partition": "big",
@@ -54,6 +54,7 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
     assert "--kill-on-bad-exit=1" in srun
     assert "--cpus-per-task=8" in srun
     assert "#   job        2 node(s) x 2 = 4 process(es), each with a GPU; at most 2-00:00:30" in lines
+    assert "#   then       armd export {run} out" in lines
     assert "#   layout     tensor 1 x pipeline 1 x data 4, ZeRO 0" in lines
     assert "#   training:" in lines
     assert "#     global_batch_size: 8" in lines
