@@ -39,10 +39,19 @@ class ClusterConfig(BaseModel):
     min_nodes: int | None = Field(None, ge=1, description="The 2 of nodes: 2-4, whose 4 then stands in nodes.")
     gpus_per_node: int = Field(..., ge=0, description="GPUs of each node, one process for each; 0: a CPU job.")
     tasks_per_node: int | None = Field(None, ge=1, description="Processes of each node of a CPU job.")
+    gpu_memory_gb: float | None = Field(
+        None,
+        gt=0,
+        description="Memory of each GPU in GB, as data sheets count it (80 for an H100): a run that cannot fit is "
+        "refused before it waits in the queue. Left out: nobody checks.",
+    )
     cpus_per_task: int | None = Field(None, ge=1, description="CPU cores of each process.")
     mem_gb: float | None = Field(None, gt=0, description="Memory of each node.")
     time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
         "1-00:00:00", description="Longest run time, D-HH:MM:SS or HH:MM:SS."
+    )
+    then_time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
+        "4:00:00", description="Longest run time of each command of --then; at most that of the run."
     )
     signal_seconds: int = Field(
         120,
@@ -60,11 +69,17 @@ class ClusterConfig(BaseModel):
     account: str | None = None
     qos: str | None = None
     constraint: str | None = Field(None, description="Features that the nodes must have.")
+    python: str | None = Field(
+        None,
+        description="Command that starts Python on the nodes: `python` of a venv that setup activates, "
+        "`apptainer exec --nv image.sif python`; left out: the Python that submits.",
+    )
     setup: list[str] = Field(default_factory=list, description="Shell lines run before the processes.")
     environment: Annotated[dict[str, str], AfterValidator(_checked_names)] = Field(
         default_factory=dict, description="Variables set for every process, after the setup lines."
     )
     sbatch: dict[str, str] = Field(default_factory=dict, description="Other options of sbatch, by their long names.")
+    srun: list[str] = Field(default_factory=list, description="Other options of srun, as --container-image=image.sqsh.")
 
     @model_validator(mode="before")
     @classmethod
@@ -114,24 +129,6 @@ def load_cluster(file: Path | None, flags: dict[str, Any]) -> ClusterConfig:
         raise ConfigError([_problem(detail) for detail in error.errors()]) from error
 
 
-def load_job(
-    path: Path, overrides: list[str], cluster_file: Path | None, flags: dict[str, Any]
-) -> tuple[Run, ClusterConfig]:
-    """The run and the cluster's part, checked alone and together. Raises ConfigError with every problem of both."""
-    cluster, problems = None, []
-    try:
-        cluster = load_cluster(cluster_file, flags)
-    except ConfigError as error:
-        problems += error.problems
-    try:
-        run = load_for_sizes(path, overrides, cluster.world_sizes if cluster else [None])
-    except ConfigError as error:
-        raise ConfigError(problems + error.problems) from error
-    if cluster is None:
-        raise ConfigError(problems)
-    return run, cluster
-
-
 def load_for_sizes(path: Path, overrides: list[str], sizes: Sequence[int | None]) -> Run:
     """The run, checked for every number of processes. Raises ConfigError with the problems of all of them."""
     runs, problems = [], []
@@ -174,5 +171,5 @@ def _problem(detail: Any) -> Problem:
     if name == "time" and detail["type"] == "string_type":
         # YAML reads an unquoted 12:00:00 as a number of seconds, Slurm a bare number as minutes.
         return Problem(path, detail["input"], "is a number, not a time", "quote it: '12:00:00'")
-    in_file_only = name in ("environment", "sbatch")
+    in_file_only = name in ("environment", "sbatch", "srun", "python")
     return Problem(path, detail["input"], message, EXAMPLE if in_file_only else f"mend {flag}, or {name} in the file")

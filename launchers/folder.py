@@ -9,15 +9,15 @@ from typing import Any
 from armd_dist.run import Run
 
 
-def fresh_folder(run: Run) -> Path:
-    """A folder in run.dir/launch that does not exist yet, named by the time.
+def fresh_folder(run_dir: Path) -> Path:
+    """A folder in run_dir/launch that does not exist yet, named by the time.
 
     One for each job: ids come again (process numbers, a Slurm that was set up anew), and with them would come
     the results of an older job.
     """
     name = datetime.now().strftime("%Y%m%d-%H%M%S")
     names = (name if attempt == 0 else f"{name}-{attempt}" for attempt in count())
-    return next(path for path in (Path(run.run.dir) / "launch" / name for name in names) if not path.exists())
+    return next(path for path in (run_dir / "launch" / name for name in names) if not path.exists())
 
 
 def forget_folder(folder: Path) -> None:

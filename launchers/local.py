@@ -14,6 +14,7 @@ from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import fresh_folder, settings
 from launchers.job import TrainingJob
+from launchers.record import Record
 
 # The local executor ends every job that runs longer than it was told; nobody limits a job on their own machine.
 NO_LIMIT_MINUTES = 60 * 24 * 365
@@ -25,7 +26,7 @@ def launch_local(run: Run, processes: int) -> submitit.Job[None]:
     A fresh folder in run.dir/launch gets the logs. Raises LaunchError where GPUs are too few.
     """
     gpus = _gpus(processes)
-    executor = submitit.LocalExecutor(folder=fresh_folder(run))
+    executor = submitit.LocalExecutor(folder=fresh_folder(Path(run.run.dir)))
     executor.update_parameters(
         nodes=1,
         tasks_per_node=processes,
@@ -34,7 +35,16 @@ def launch_local(run: Run, processes: int) -> submitit.Job[None]:
         visible_gpus=gpus,
     )
     with outside_any_job(), _on_its_own(executor.folder / "controller.log"):
-        return executor.submit(TrainingJob(settings(run)))
+        job = executor.submit(TrainingJob(settings(run)))
+    Record.of(job).write(Path(run.run.dir))
+    return job
+
+
+def debug_local(run: Run) -> None:
+    """Trains in this very process, and opens pdb where an error comes up. Raises what training raises."""
+    executor = submitit.DebugExecutor(folder=fresh_folder(Path(run.run.dir)))
+    with outside_any_job():
+        executor.submit(TrainingJob(settings(run))).results()
 
 
 def _gpus(processes: int) -> tuple[int, ...]:

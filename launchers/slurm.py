@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.folder import forget_folder, fresh_folder, settings
 from launchers.job import TrainingJob
+from launchers.record import Record
+from launchers.shared import shared_folder_check
 from launchers.snapshot import CODE, take_snapshot
 from launchers.walltime import minutes_of
 
-# -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
-PYTHON = f"{shlex.quote(sys.executable)} -P"
 # submitit counts every signal to a job of less than ten minutes as a time-out. What limits us is progress.
 ANY_NUMBER = 1_000_000
 
@@ -46,7 +47,7 @@ class Sbatch(submitit.SlurmExecutor):
 
 def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
     """The batch script of the job, submitting and writing nothing."""
-    return _executor(run, cluster).script()
+    return executor_of(Path(run.run.dir), [run], cluster).script()
 
 
 def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
@@ -55,37 +56,65 @@ def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
     A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
+    (job,) = submit(executor_of(Path(run.run.dir), [run], cluster), [TrainingJob(settings(run))])
+    Record.of(job).write(Path(run.run.dir))
+    return job
+
+
+def submit(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submitit.Job[None]]:
+    """Submits one job, or one array of a task for each of several works, and returns at once. Raises LaunchError."""
     if shutil.which("sbatch") is None:
         raise LaunchError(
             "no sbatch command on this machine: run this on a login node of the cluster, see the script that would be "
             "submitted with --dry-run, or use armd launch local"
         )
-    executor = _executor(run, cluster)
     try:
         take_snapshot(executor.folder)
-        with outside_any_job():
-            return executor.submit(TrainingJob(settings(run)))
-    except (FailedJobError, FailedSubmissionError) as error:
+        return queue(executor, works)
+    except LaunchError:
         forget_folder(executor.folder)
-        reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
-        raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+        raise
     except OSError as error:
         raise LaunchError(f"the job's files cannot be written: {describe(error)}") from error
 
 
-def _executor(run: Run, cluster: ClusterConfig) -> Sbatch:
-    executor = Sbatch(folder=fresh_folder(run), max_num_timeout=ANY_NUMBER, python=PYTHON)
+def queue(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submitit.Job[None]]:
+    """Hands works to sbatch, whose code lies in the executor's folder. Raises LaunchError where it refuses."""
+    try:
+        with outside_any_job(), executor.batch():
+            jobs = [executor.submit(work) for work in works]
+    except (FailedJobError, FailedSubmissionError) as error:
+        reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
+        raise LaunchError("sbatch refused the job: " + "; ".join(filter(None, reasons))) from error
+    return jobs
+
+
+def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig) -> Sbatch:
+    """What submits a job, or an array of one for each run, into a fresh folder in `owner`; nothing is written yet."""
+    executor = executor_in(fresh_folder(owner), cluster)
+    executor.update_parameters(teardown=_teardown(runs, cluster, executor.folder))
+    return executor
+
+
+def executor_in(folder: Path, cluster: ClusterConfig) -> Sbatch:
+    """What submits jobs that run the code in `folder`."""
+    executor = Sbatch(folder=folder, max_num_timeout=ANY_NUMBER, python=_python(cluster))
     executor.processes = cluster.world_size
-    asked = {name: value for name, value in _parameters(run, cluster, executor.folder).items() if value is not None}
+    asked = {name: value for name, value in _parameters(cluster, executor.folder).items() if value is not None}
     executor.update_parameters(**asked)
     # A label for accounting that submitit adds by itself; clusters that enforce such labels would refuse this one.
     executor.parameters["wckey"] = None
     return executor
 
 
-def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
+def _python(cluster: ClusterConfig) -> str:
+    # -P: else Python would look into the folder of submission, most often the checkout, before it sees the snapshot.
+    return f"{cluster.python or shlex.quote(sys.executable)} -P"
+
+
+def _parameters(cluster: ClusterConfig, folder: Path) -> dict[str, Any]:
     return {
-        "job_name": "armd-" + re.sub(r"[^\w.-]", "_", Path(run.run.dir).resolve().name),
+        "job_name": "armd-" + re.sub(r"[^\w.-]", "_", folder.parents[1].resolve().name),
         **_nodes(cluster),
         "gpus_per_node": cluster.gpus_per_node or None,
         "mem": None if cluster.mem_gb is None else f"{round(cluster.mem_gb * 1024)}M",
@@ -97,8 +126,7 @@ def _parameters(run: Run, cluster: ClusterConfig, folder: Path) -> dict[str, Any
         "signal_delay_s": cluster.signal_seconds,
         # Where the cluster's default is otherwise, no job could be started again.
         "additional_parameters": {"requeue": True, **cluster.sbatch},
-        "setup": _setup(cluster, folder),
-        "teardown": _teardown(run, cluster, folder),
+        "setup": [*shared_folder_check(folder, cluster.nodes), *_setup(cluster, folder)],
         "srun_args": _srun_arguments(cluster),
     }
 
@@ -125,11 +153,12 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     return [*cluster.setup, *exports, *hide, code, *count]
 
 
-def _teardown(run: Run, cluster: ClusterConfig, folder: Path) -> list[str]:
+def _teardown(runs: Sequence[Run], cluster: ClusterConfig, folder: Path) -> list[str]:
     """A crash is answered here, where no process is left that could die of it."""
-    places = f"{shlex.quote(str(folder))} {shlex.quote(str(Path(run.run.dir).absolute()))}"
-    ask = f"{PYTHON} -m launchers.requeue {places} {cluster.max_crashes} $code"
-    return ["code=$?", f"[ $code -eq 0 ] || {ask}", "exit $code"]
+    run_dirs = shlex.join(str(Path(run.run.dir).absolute()) for run in runs)
+    run_dir = '"${runs[${SLURM_ARRAY_TASK_ID:-0}]}"'
+    ask = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))} {run_dir} {cluster.max_crashes} $code"
+    return ["code=$?", f"runs=({run_dirs})", f"[ $code -eq 0 ] || {ask}", "exit $code"]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:
@@ -140,4 +169,4 @@ def _srun_arguments(cluster: ClusterConfig) -> list[str]:
         arguments.append(f"--cpus-per-task={cluster.cpus_per_task or 1}")
     if cluster.min_nodes is not None:
         arguments.append(f"--ntasks-per-node={cluster.processes_per_node}")
-    return arguments
+    return [*arguments, *cluster.srun]

@@ -1,7 +1,6 @@
 """A started job seen from outside: where it writes, how to end it, how it ended."""
 
 import pickle
-import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 import submitit
 
+from launchers.record import last_words
 from launchers.requeue import Attempt
 
 POLL_S = 1.0
@@ -44,12 +44,6 @@ def log_file(job: submitit.Job[None], rank: int = 0) -> Path:
     return job.task(rank).paths.stderr
 
 
-def cancel_command(job: submitit.Job[None]) -> str:
-    """What to type to end the job."""
-    # The local controller passes SIGTERM on to processes that ignore it; an interrupt it takes to heart.
-    return f"kill -INT {job.job_id}" if isinstance(job, submitit.LocalJob) else f"scancel {job.job_id}"
-
-
 def follow(job: submitit.Job[None], show: Callable[[str], object]) -> list[Failure]:
     """Hands on what the first process writes until the job is over; returns the failures, likeliest cause first."""
     position, failed_at = 0, None
@@ -72,7 +66,7 @@ def follow(job: submitit.Job[None], show: Callable[[str], object]) -> list[Failu
 def interrupt(job: submitit.Job[None]) -> str:
     """What becomes of a job whose follower was interrupted, in words. A local one ends with it."""
     if not isinstance(job, submitit.LocalJob):
-        return f"job {job.job_id} goes on; to end it: {cancel_command(job)}"
+        return f"job {job.job_id} goes on; to end it: scancel {job.job_id}"
     # A terminal interrupts the controller together with us; a second time would disturb it while it cleans up.
     for _ in range(5):
         if job.done():
@@ -140,11 +134,6 @@ def _failures(job: submitit.Job[None]) -> list[Failure]:
             silent.append(Failure(rank, reason, log_file(job, rank)))
         elif kind == "error":
             written = job.task(rank).paths.result_pickle.stat().st_mtime_ns
-            told.append((written, Failure(rank, _last_words(left), log_file(job, rank))))
+            told.append((written, Failure(rank, last_words(left), log_file(job, rank))))
     # The others of a job fail after the first, when it no longer answers them.
     return [failure for _, failure in sorted(told, key=lambda pair: pair[0])] + silent
-
-
-def _last_words(trace: str) -> str:
-    """The line of a traceback that says what happened, without the module of its error."""
-    return re.sub(r"^(\w+\.)+(?=\w+: )", "", trace.strip().splitlines()[-1])

@@ -5,21 +5,39 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from armd_dist.cli import jobs, parts
 from armd_dist.cli.arguments import CONFIG, OVERRIDES
+from armd_dist.cli.then import problems_of
 
 if TYPE_CHECKING:
     import submitit
 
     from armd_dist.run import Run
-    from launchers.config import ClusterConfig
+    from launchers.checks import Job
     from launchers.watch import Failure
 
 app = typer.Typer(no_args_is_help=True, help="Start training as a job, on this machine or on a Slurm cluster.")
+app.command()(parts.parts)
+app.command()(jobs.status)
+app.command()(jobs.logs)
+app.command()(jobs.cancel)
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "wait")
+NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit", "then", "wait")
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
+Cluster = Annotated[
+    str | None, typer.Option(help="Defaults: the name of a cluster, as in configs/cluster/, or a YAML file.")
+]
+SignalSeconds = Annotated[
+    int | None, typer.Option(help="Seconds before the time limit at which the job saves and ends; else 120.")
+]
+Sweep = Annotated[
+    list[str] | None, typer.Option(metavar="a.b=c,d", help="A run for each value, as one array; repeatable.")
+]
+Then = Annotated[
+    list[str] | None, typer.Option(metavar='"eval {run} ..."', help="An armd command for afterwards; repeatable.")
+]
 
 
 @app.command()
@@ -27,42 +45,57 @@ def local(
     path: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
     processes: Annotated[int, typer.Option(min=1, help="Processes; each takes one GPU where there are any.")] = 1,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Train in this very process, and open pdb where an error comes up.")
+    ] = False,
     wait: Wait = False,
 ) -> None:
     """Train in several processes on this machine; returns at once.
 
     Example: armd launch local configs/quickstart.yaml parallel.tensor=2 --processes 2 --wait
     """
+    if debug and processes > 1:
+        raise typer.BadParameter(f"--debug is of one process, this one: --processes {processes} cannot be")
+
     from armd_dist.config import load_run
 
     run = load_run(path, overrides, world_size=processes)
 
-    from launchers.local import launch_local
+    from launchers.local import debug_local, launch_local
 
-    _report(launch_local(run, processes), wait)
+    if debug:
+        debug_local(run)
+        return
+    job = launch_local(run, processes)
+    _report(job, run)
+    if wait:
+        _follow(job)
 
 
 @app.command()
 def slurm(
     path: Annotated[Path, CONFIG],
     overrides: Annotated[list[str] | None, OVERRIDES] = None,
-    cluster: Annotated[Path | None, typer.Option(help="YAML file of defaults, see configs/cluster/.")] = None,
+    cluster: Cluster = None,
     nodes: Annotated[str | None, typer.Option(help="Machines; 2-4: what can be had first of these.")] = None,
     gpus_per_node: Annotated[int | None, typer.Option(help="One process for each GPU; 0: a CPU job.")] = None,
     tasks_per_node: Annotated[int | None, typer.Option(help="Processes of each node of a CPU job.")] = None,
     cpus_per_task: Annotated[int | None, typer.Option(help="CPU cores of each process.")] = None,
+    gpu_memory_gb: Annotated[float | None, typer.Option(help="Memory of each GPU, to refuse what cannot fit.")] = None,
     mem_gb: Annotated[float | None, typer.Option(help="Memory of each node.")] = None,
     time: Annotated[str | None, typer.Option(help="Time limit, D-HH:MM:SS or HH:MM:SS; else one day.")] = None,
-    signal_seconds: Annotated[
-        int | None, typer.Option(help="Seconds before the time limit at which the job saves and ends; else 120.")
-    ] = None,
+    signal_seconds: SignalSeconds = None,
     max_crashes: Annotated[int | None, typer.Option(help="Restarts after crashes, at most; else 10.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition to run in.")] = None,
     account: Annotated[str | None, typer.Option(help="Account that is charged.")] = None,
     qos: Annotated[str | None, typer.Option(help="Quality of service.")] = None,
     constraint: Annotated[str | None, typer.Option(help="Features that the nodes must have.")] = None,
     setup: Annotated[list[str] | None, typer.Option(help="Shell line before the processes start; repeatable.")] = None,
+    sweep: Sweep = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at a time, at most.")] = None,
+    then: Then = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
 ) -> None:
     """Submit training to Slurm; returns at once. Run it on a login node, in a folder that all nodes see.
@@ -74,40 +107,63 @@ def slurm(
     # First of all, while the flags are the only names here.
     given = {name: value for name, value in locals().items() if name not in NOT_CLUSTER and value not in (None, [])}
 
-    from launchers.config import load_job
+    from launchers.checks import load_job
 
-    run, asked = load_job(path, overrides or [], cluster, given)
+    if wait and sweep:
+        raise typer.BadParameter("--wait follows one job, and a sweep has many: see armd launch status")
+    if limit and not sweep:
+        raise typer.BadParameter("--limit is of the runs of a sweep: give --sweep, or leave it out")
+    found = problems_of(then or [])
+    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run, found)
     if dry_run:
-        _show_script(run, asked)
+        from launchers.page import page
+
+        typer.echo(page(job, limit, then or []))
         return
-
-    from launchers.slurm import launch_slurm
-
-    _report(launch_slurm(run, asked), wait)
-
-
-def _show_script(run: "Run", cluster: "ClusterConfig") -> None:
-    """The whole is a valid batch script, for sbatch --test-only: the settings stand in comments."""
-    from armd_dist.config import to_yaml
-    from launchers.slurm import sbatch_script
-
-    typer.echo(sbatch_script(run, cluster))
-    typer.echo(f"# {cluster.world_size} processes: {cluster.nodes} node(s) of {cluster.processes_per_node}")
-    typer.echo("# They would train this run:\n#")
-    for line in to_yaml(run).splitlines():
-        typer.echo(f"#   {line}")
-
-
-def _report(job: "submitit.Job[None]", wait: bool) -> None:
-    from launchers import watch
-
-    log = watch.log_file(job)
-    typer.echo(f"job {job.job_id}: {job.num_tasks} process(es)")
-    typer.echo(f"  logs    {log.parent}/{job.job_id}_RANK_log.err and .out")
-    typer.echo(f"  follow  tail -F {log}")
-    typer.echo(f"  cancel  {watch.cancel_command(job)}")
+    started = _submit(job, bool(sweep), limit, then or [])
     if wait:
-        _follow(job)
+        _follow(started)
+
+
+def _submit(job: "Job", sweep: bool, limit: int | None, then: list[str]) -> "submitit.Job[None]":
+    """Submits all and tells of it; returns the first job."""
+    from launchers.followup import launch_after
+    from launchers.slurm import launch_slurm
+    from launchers.sweep import launch_sweep
+    from launchers.verdict import in_words
+
+    for line in in_words(job.plan, job.cluster) if job.plan else []:
+        typer.echo(line)
+    if sweep:
+        started = launch_sweep(job.runs, job.cluster, limit)
+        _report_sweep(started, job.runs)
+    else:
+        started = [launch_slurm(job.runs[0], job.cluster)]
+        _report(started[0], job.runs[0])
+    for first, run in zip(started, job.runs, strict=True):
+        for record in launch_after(first, Path(run.run.dir), then, job.cluster):
+            typer.echo(f"  then    {record.id}  armd {record.command}, log {record.log(0)}")
+    return started[0]
+
+
+def _report(job: "submitit.Job[None]", run: "Run") -> None:
+    folder = run.run.dir
+    typer.echo(f"job {job.job_id}: {job.num_tasks} process(es)")
+    typer.echo(f"  logs    {job.paths.folder}/{job.job_id}_RANK_log.err and .out")
+    typer.echo(f"  follow  armd launch logs -f {folder}")
+    typer.echo(f"  state   armd launch status {folder}")
+    typer.echo(f"  cancel  armd launch cancel {folder}")
+
+
+def _report_sweep(jobs: "list[submitit.Job[None]]", runs: "list[Run]") -> None:
+    folder = Path(runs[0].run.dir).parent
+    typer.echo(f"{len(jobs)} jobs of {jobs[0].num_tasks} process(es)")
+    for job, run in zip(jobs, runs, strict=True):
+        typer.echo(f"  {job.job_id}  {run.run.dir}")
+    typer.echo(f"  logs    {jobs[0].paths.folder}/JOB_RANK_log.err and .out")
+    typer.echo(f"  follow  armd launch logs -f {runs[0].run.dir}")
+    typer.echo(f"  state   armd launch status {folder}")
+    typer.echo(f"  cancel  armd launch cancel {folder}, or of one run")
 
 
 def _follow(job: "submitit.Job[None]") -> None:

@@ -80,7 +80,8 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., P
             (folder / name).write_text("#!/bin/sh\n" + lines + "\n")
             (folder / name).chmod(0o755)
         for name in ("env", "dirname"):  # all that the scripts need
-            (folder / name).symlink_to(str(shutil.which(name)))
+            if not (folder / name).exists():
+                (folder / name).symlink_to(str(shutil.which(name)))
         monkeypatch.setenv("PATH", str(folder))
         return folder
 

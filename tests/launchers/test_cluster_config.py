@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from armd_dist.errors import ConfigError
-from launchers.config import load_cluster, load_job
+from launchers.checks import load_job
+from launchers.config import load_cluster
 from launchers.walltime import minutes_of
 
 EXAMPLE = Path(__file__).parents[2] / "configs" / "cluster" / "example.yaml"
@@ -86,7 +87,7 @@ def test_the_world_size_is_checked_before_submission(config: Path) -> None:
 
 def test_every_number_of_nodes_that_may_come_is_checked(config: Path) -> None:
     asked = {"gpus_per_node": 0, "nodes": "1-2"}
-    run, cluster = load_job(config, [], None, asked)
-    assert (cluster.world_sizes, run.training.global_batch_size) == ([1, 2], 4)
+    job = load_job(config, [], None, asked)
+    assert (job.cluster.world_sizes, job.runs[0].training.global_batch_size) == ([1, 2], 4)
     with pytest.raises(ConfigError, match=r"training\.global_batch_size=4: is not a multiple .* 6"):
         load_job(config, [], None, {**asked, "nodes": "2-4"})

@@ -20,7 +20,13 @@ def armd_launch(*arguments: str, **environment: str) -> subprocess.CompletedProc
     """The command in a process of its own, behind pipes, as a script would call it."""
     command = [sys.executable, "-c", "from armd_dist.cli.launch import app; app()", "local", *arguments]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
     )
 
 
@@ -48,7 +54,17 @@ def test_a_job_that_fails_says_why(config: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_it_returns_at_once_and_the_job_can_be_cancelled(config: Path) -> None:
+def test_debugging_trains_here_and_stops_at_the_error(config: Path, tmp_path: Path) -> None:
+    failed = armd_launch(str(config), f"data.path={tmp_path / 'nowhere'}", "--debug")
+    assert "__call__()" in failed.stdout
+    assert failed.stdout.endswith("(Pdb) \n")  # at the end of its input it leaves
+    assert failed.returncode == 1
+    several = CliRunner().invoke(app, ["local", str(config), "--debug", "--processes", "2"])
+    assert several.exit_code == 2
+
+
+@pytest.mark.slow
+def test_it_returns_at_once_and_the_job_can_be_cancelled(config: Path, tmp_path: Path) -> None:
     # Started as shells start background commands, with interrupts ignored.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -56,16 +72,16 @@ def test_it_returns_at_once_and_the_job_can_be_cancelled(config: Path) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert done.returncode == 0, done.stderr
-    (cancel,) = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith("  cancel")]
-    assert cancel.startswith("kill -INT ")
-    process = int(cancel.split()[-1])
+    (job,) = [line.split()[1].rstrip(":") for line in done.stdout.splitlines() if line.startswith("job ")]
+    run = str(tmp_path / "run")
     time.sleep(1)
-    assert _alive(process)
-    subprocess.run(cancel.split(), check=True)
+    assert "running" in CliRunner().invoke(app, ["status", run]).stdout
+    assert "was told to end" in CliRunner().invoke(app, ["cancel", run]).stdout
     deadline = time.monotonic() + 20
-    while _alive(process) and time.monotonic() < deadline:
+    while _alive(int(job)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not _alive(process)
+    assert not _alive(int(job))
+    assert "lost" in CliRunner().invoke(app, ["status", run]).stdout
 
 
 def test_bad_settings_start_nothing(config: Path, tmp_path: Path) -> None:

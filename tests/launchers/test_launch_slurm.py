@@ -15,10 +15,12 @@ from armd_dist.cli.launch import app
 from armd_dist.config import check_tree
 from armd_dist.errors import ConfigError
 from armd_dist.run import Run
-from launchers.config import load_cluster, load_job
+from launchers.checks import load_job
+from launchers.config import load_cluster
 from launchers.errors import LaunchError
 from launchers.folder import settings
 from launchers.job import TrainingJob
+from launchers.record import newest
 from launchers.slurm import launch_slurm, sbatch_script
 from launchers.watch import follow, log_file
 
@@ -37,7 +39,7 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
     cluster.write_text("gpus_per_node: 2\nnodes: 1\nsetup: [module load cuda]\nenvironment: {NCCL_DEBUG: a b}\n")
     flags = "--nodes 2 --time 2-00:00:30 --partition big --account mine --qos high --constraint h100 --cpus-per-task 8"
     result = armd_launch(str(config), "training.global_batch_size=8", "--cluster", str(cluster), *flags.split(),
-                         "--mem-gb", "1.5", "--dry-run")  # fmt: skip
+                         "--mem-gb", "1.5", "--then", "export {run} out", "--dry-run")  # fmt: skip
     assert result.exit_code == 0, result.output
     options = dict(re.findall(r"^#SBATCH --([\w-]+)=(.*)$", result.stdout, re.MULTILINE))
     wanted = {"nodes": "2", "ntasks-per-node": "2", "gpus-per-node": "2", "time": "2881", "partition": "big",
@@ -47,9 +49,13 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
     assert "wckey" not in options
     lines = result.stdout.splitlines()
     assert lines.index("module load cuda") < lines.index("export NCCL_DEBUG='a b'")
-    (srun,) = [line for line in lines if line.startswith("srun ")]
+    look, srun = [line for line in lines if line.startswith("srun ")]
+    assert "does not see" in look
     assert "--kill-on-bad-exit=1" in srun
     assert "--cpus-per-task=8" in srun
+    assert "#   job        2 node(s) x 2 = 4 process(es), each with a GPU; at most 2-00:00:30" in lines
+    assert "#   then       armd export {run} out" in lines
+    assert "#   layout     tensor 1 x pipeline 1 x data 4, ZeRO 0" in lines
     assert "#   training:" in lines
     assert "#     global_batch_size: 8" in lines
     assert not (tmp_path / "run").exists()
@@ -70,8 +76,11 @@ def test_a_range_of_nodes_counts_its_processes_when_it_starts(tiny_run: Run) -> 
 
 
 def test_options_beyond_ours_reach_sbatch(tiny_run: Run) -> None:
-    cluster = load_cluster(None, {"gpus_per_node": 1, "sbatch": {"reservation": "friday"}})
-    assert "#SBATCH --reservation=friday" in sbatch_script(tiny_run, cluster)
+    flags = {"sbatch": {"reservation": "friday"}, "srun": ["--mpi=none", "--comment=a b"], "python": "box run python"}
+    script = sbatch_script(tiny_run, load_cluster(None, {"gpus_per_node": 1, **flags}))
+    assert "#SBATCH --reservation=friday" in script
+    (line,) = [line for line in script.splitlines() if line.startswith("srun ")]
+    assert " --mpi=none '--comment=a b' box run python -P -u -m submitit" in line
 
 
 def test_bad_settings_are_told_before_submission(config: Path, tmp_path: Path, commands: Callable[..., Path]) -> None:
@@ -105,8 +114,10 @@ def test_submission_tells_how_to_follow_and_cancel(config: Path, tmp_path: Path,
     assert result.exit_code == 0, result.output
     (folder,) = (tmp_path / "run" / "launch").iterdir()
     assert "job 4242: 2 process(es)" in result.stdout
-    assert f"tail -F {folder}/4242_0_log.err" in result.stdout
-    assert "scancel 4242" in result.stdout
+    assert f"{folder}/4242_RANK_log.err" in result.stdout
+    for verb in ("logs -f", "status", "cancel"):
+        assert f"armd launch {verb} {tmp_path / 'run'}" in result.stdout
+    assert newest(tmp_path / "run").id == "4242"
     assert (folder / "4242_submission.sh").read_text().startswith("#!/bin/bash")
     assert (folder / "4242_submitted.pkl").exists()
 
@@ -139,8 +150,8 @@ def test_a_job_that_slurm_no_longer_knows_has_failed(config: Path, commands: Cal
 
 def test_the_first_to_fail_is_shown_first(config: Path, commands: Callable[..., Path]) -> None:
     commands(sbatch=ACCEPT, squeue="exit 0")
-    run, cluster = load_job(config, [], None, {"gpus_per_node": 2})
-    job = launch_slurm(run, cluster)
+    ready = load_job(config, [], None, {"gpus_per_node": 2})
+    job = launch_slurm(ready.runs[0], ready.cluster)
     log_file(job, 1).write_text("out of cheese\n")
     for rank, error in ((1, "armd_dist.errors.TrainingError: no cheese"), (0, "RuntimeError: connection closed")):
         job.task(rank).paths.result_pickle.write_bytes(pickle.dumps(("error", f"Traceback\n  ...\n{error}\n")))
