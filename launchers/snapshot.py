@@ -2,7 +2,7 @@
 
 import shutil
 import subprocess
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 PACKAGES = ("armd_dist", "launchers", "data_pipeline")
@@ -30,10 +30,8 @@ def take_snapshot(folder: Path) -> Path:
 
 
 def _source(package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"the source of {package} cannot be found, and a job needs a copy of it")
-    return Path(spec.origin).resolve().parent
+    # By a module in it: the package itself may also stand for a folder of its name elsewhere on the path.
+    return Path(str(import_module(f"{package}.errors").__file__)).resolve().parent
 
 
 def _git(root: Path, *arguments: str) -> bytes:

@@ -201,7 +201,7 @@ def test_rerun_knows_its_export_and_refuses_others(trained: Path, export: Path, 
     assert "already the export of this checkpoint" in again.stdout
     other = armd("export", trained / "checkpoints" / "step-00000010", export)
     assert other.returncode == 2
-    assert "is not an export of this checkpoint" in other.stderr
+    assert "is not this export of this checkpoint" in other.stderr
 
 
 def test_bad_requests_are_told(trained: Path, export: Path, dataset: Path, tmp_path: Path) -> None:

@@ -64,9 +64,9 @@ def measure(precision: str, stage: int, ema_decay: float | None, topology: Topol
         backward(loss)
         found.setdefault("gradients", size_of(w.grad for w in engine.part.parameters() if w.grad is not None))
 
-    def before_step(rate: float) -> float:
+    def before_step(skips: bool) -> float:
         found["live"] = size_of(tensors(), before)
-        return update(rate)
+        return update(skips)
 
     engine._update, engine.zero.backward = before_step, after_backward  # type: ignore[method-assign]
     engine.train_step(batches, 1e-3)
