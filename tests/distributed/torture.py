@@ -38,7 +38,7 @@ class Torture:
 
     def kill(self, ranks: tuple[int, ...] = (0, 1)) -> None:
         """SIGKILL at a random moment: one in two times as soon as a checkpoint is in the making."""
-        steps = self.draw.randint(0, 4)
+        steps = self.draw.randint(1, 7)
         saving = self.draw.random() < 0.5
         self._interrupt(steps, saving, lambda job: [job[rank].kill() for rank in ranks])
 
