@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import submitit
 
 from armd_dist.errors import describe
+from armd_dist.heartbeat import Heartbeat
 from launchers.errors import LaunchError
 from launchers.requeue import Attempt
 
@@ -82,7 +83,9 @@ def newest(run_dir: Path) -> Record:
         raise LaunchError(f"{run_dir}: is not a folder; give the run.dir of a run")
     files = list(run_dir.glob(f"launch/*/{FILE}"))
     if not files:
-        raise LaunchError(f"{run_dir}: no job was started for it with armd launch; run.dir of the run is asked for")
+        beat = Heartbeat.read(run_dir)
+        known = f"its last word, on {beat.host}: {beat.describe()}" if beat else "run.dir of the run is asked for"
+        raise LaunchError(f"{run_dir}: no job was started for it with armd launch; {known}")
     return max(map(_read, files), key=lambda record: record.submitted)
 
 

@@ -53,6 +53,7 @@ def main() -> None:
     try:
         app()
     except Stopped as stopped:
+        tell_launcher(str(stopped))
         if os.environ.get("RANK", "0") == "0":
             print(stopped, file=sys.stderr)
         sys.exit(STOPPED)
