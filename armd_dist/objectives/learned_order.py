@@ -8,6 +8,7 @@ from armd_dist.model.denoiser import DenoiserLayout, lay_out_masked
 from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.model.shapes import Ids, Masked, Times, Weights
 from armd_dist.objectives.order_diffusion import Terms, leave_one_out, nelbo_terms
+from armd_dist.objectives.order_draws import Draw, at_state
 from armd_dist.objectives.reverse_process import Read, Reading
 from armd_dist.objectives.schedulers import Scheduler, learned_exponents, polynomial
 
@@ -23,32 +24,39 @@ class Exponents(NamedTuple):
 
 
 class OrderLoss(NamedTuple):
-    """Of each text, [batch]. objective: for its gradient only; terms: nats of the NELBO at the time, to be reported."""
+    """Of each text, [batch]. objective: for its gradient only; terms: nats that are on average the NELBO, to report."""
 
     objective: Times
     terms: Terms
 
 
 def learned_order_loss(
-    model: LearnedOrderDenoiser, ids: Ids, t: Times, noise: tuple[Weights, Weights], bos_id: int, exponents: Exponents
+    model: LearnedOrderDenoiser,
+    ids: Ids,
+    share: Times,
+    noise: tuple[Weights, Weights],
+    bos_id: int,
+    exponents: Exponents,
+    draw: Draw = at_state,
 ) -> OrderLoss:
-    """The estimate of the NELBO and of its gradient for the denoiser, g_psi and g_phi.
+    """The estimate of the NELBO and of its gradient for the denoiser, g_psi and g_phi, from two maskings of each text.
 
-    ids: whole texts [batch, rows]; t: as of `masking_times`; noise: as of `masking_noise`, of two draws. Three passes
-    of the backbone (stated), of which the two of masked texts run as one; they wait for the first, g_phi's, since it
-    says what is masked. The gradient is unbiased for all three.
+    ids: whole texts [batch, rows]; share: as of `masking_times`; noise: as of `masking_noise`, of two draws. draw:
+    `at_time` is the paper's. Three passes of the backbone (stated), of which the two of masked texts run as one; they
+    wait for the first, g_phi's, since it says what is masked.
     """
     batch = len(ids)
     forward = exponents.scheduler(model.order_of_text(_lay_out(ids, torch.zeros_like(ids, dtype=torch.bool), bos_id)))
-    first, second = (forward.hide(t, each) for each in noise)
-    twice, hidden, times = ids.repeat(2, 1), torch.cat((first, second)), t.repeat(2)
+    first, second = (draw(forward, share, each) for each in noise)
+    twice, hidden = ids.repeat(2, 1), torch.cat((first.hidden, second.hidden))
     logits, scores = model.read(_lay_out(twice, hidden, bos_id))
     nll = model.layers.token_nll(logits, twice).t()
-    velocities = forward.velocity(t).repeat(2, 1), exponents.scheduler(scores).velocity(times)
-    terms = nelbo_terms(nll, hidden, *velocities)
+    clock = torch.cat((first.clock, second.clock))[:, None]
+    rates = forward.exponents.repeat(2, 1) * clock, exponents.scheduler(scores).exponents * clock
+    terms = nelbo_terms(nll, hidden, *rates)
     losses = terms.total[:batch], terms.total[batch:]
-    chances = forward.log_probability(first, t), forward.log_probability(second, t)
-    return OrderLoss(leave_one_out(losses, chances), Terms(*((part[:batch] + part[batch:]) / 2 for part in terms)))
+    objective = leave_one_out(losses, (first.log_probability, second.log_probability))
+    return OrderLoss(objective, Terms(*((part[:batch] + part[batch:]) / 2 for part in terms)))
 
 
 def reader(model: LearnedOrderDenoiser, bos_id: int, exponents: Exponents) -> Read:

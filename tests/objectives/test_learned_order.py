@@ -14,6 +14,8 @@ from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.objectives.learned_order import Exponents, learned_order_loss, reader
+from armd_dist.objectives.masked_diffusion import masked_batch
+from armd_dist.objectives.order_draws import at_state, at_time
 from armd_dist.objectives.reverse_process import generate_in_jumps
 from armd_dist.objectives.schedulers import Scheduler
 from armd_dist.orders.masking import masking_noise, masking_times
@@ -80,13 +82,20 @@ def test_the_backbone_starts_as_the_denoiser() -> None:
 
 
 def test_without_learning_it_is_mdlm() -> None:
-    """At every time the hidden tokens' nats / t, and no cost of the order; as a bound the loss that MDLM trains on."""
-    model, ids, exponents = tiny_learner(), TEXT.repeat(8, 1), Exponents(1, 0)
-    t, hidden = torch.full((8,), 0.3, dtype=torch.float64), all_maskings(3)
-    loss = learned_order_loss(model, ids, t, (noise_of(hidden), noise_of(hidden)), BOS, exponents)
-    nll = model.layers.token_nll(model(lay_out_masked(ids, hidden, 3, BOS)), ids).t()
-    torch.testing.assert_close(loss.terms.cross_entropy, (nll * hidden).sum(1) / 0.3, rtol=1e-6, atol=0)
-    assert loss.terms.order.abs().max() < 1e-12
+    """State by state its weighted loss, and no cost of the order; at a time the hidden tokens' nats / t."""
+    model, ids, exponents = tiny_learner(), TEXT.repeat(6, 1), Exponents(1, 0)
+    noise = torch.rand(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    share = torch.tensor([0.1, 0.3, 0.4, 0.6, 0.7, 0.99], dtype=torch.float64)
+    forward = exponents.scheduler(torch.zeros_like(noise))  # any scores: they count for nothing
+    for draw in (at_state, at_time):
+        loss = learned_order_loss(model, ids, share, (noise, noise), BOS, exponents, draw)
+        hidden = draw(forward, share, noise).hidden
+        batch = masked_batch(ids, hidden, 3, BOS)
+        assert batch.weights is not None
+        nll = model.layers.token_nll(model(batch.layout), ids).t()
+        weights = batch.weights if draw is at_state else hidden / share[:, None]
+        torch.testing.assert_close(loss.terms.cross_entropy, (nll * weights).sum(1), rtol=1e-6, atol=0)
+        assert loss.terms.order.abs().max() < 1e-12
     bound = nelbo_by_states(reader(model, BOS, exponents), forward_of(model, TEXT, exponents), TEXT)
     assert bound == pytest.approx(mean_loss(model, TEXT, 3), abs=1e-6)
 
@@ -97,13 +106,13 @@ def test_the_expected_gradient_is_that_of_the_mean_loss() -> None:
     first, second = (index.flatten() for index in torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij"))
     maskings, times = all_maskings(3), torch.full((64,), t, dtype=torch.float64)
     pairs = noise_of(maskings[first]), noise_of(maskings[second])
-    loss = learned_order_loss(model, TEXT.repeat(64, 1), times, pairs, BOS, PAPER)
+    loss = learned_order_loss(model, TEXT.repeat(64, 1), times, pairs, BOS, PAPER, at_time)
     chance = forward_of(model, TEXT).log_probability(maskings, times[:8]).exp()
     found = gradients(model, (chance[first] * chance[second]).detach() @ loss.objective)
     forward = forward_of(model, TEXT)
     chance = forward.log_probability(maskings, times[:8]).exp()
     same = noise_of(maskings)
-    terms = learned_order_loss(model, TEXT.repeat(8, 1), times[:8], (same, same), BOS, PAPER).terms
+    terms = learned_order_loss(model, TEXT.repeat(8, 1), times[:8], (same, same), BOS, PAPER, at_time).terms
     wanted = gradients(model, chance @ terms.total)
     for name, gradient in wanted.items():
         torch.testing.assert_close(found[name], gradient, rtol=0, atol=1e-10)
@@ -123,9 +132,9 @@ def test_training_lowers_the_bound_and_the_text_is_generated() -> None:
     before = order_bound(reader(model, BOS, PAPER), forward_of(model, TEXT), TEXT)
     for step in range(60):
         samples = range(8 * step, 8 * step + 8)
-        t = torch.from_numpy(masking_times(0, samples))
+        share = torch.from_numpy(masking_times(0, samples))
         noise = tuple(torch.from_numpy(masking_noise(3, 0, samples, draw)) for draw in (0, 1))
-        loss = learned_order_loss(model, TEXT.repeat(8, 1), t, (noise[0], noise[1]), BOS, PAPER)
+        loss = learned_order_loss(model, TEXT.repeat(8, 1), share, (noise[0], noise[1]), BOS, PAPER)
         optimizer.zero_grad()
         loss.objective.mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

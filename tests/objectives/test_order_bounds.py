@@ -1,5 +1,6 @@
 """The bounds of masked diffusion under any order, against what they bound: everything enumerated, in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -78,6 +79,27 @@ def test_one_window_for_each_position_is_autoregressive(length: int, vocab: int,
         nll = -sum(log_probabilities[n, n, text[n]].item() for n in range(length))
         assert nelbo(read, scheduler, text) == pytest.approx(nll, abs=1e-10)
         assert -math.log(likelihood(read, text)) == pytest.approx(nll, abs=1e-10)
+
+
+def test_the_order_form_is_the_mean_over_orders() -> None:
+    """Order by order: log q(order | text) - log p(text in this order), which the sum over states takes together."""
+    tables = random_tables(4, seed=5)
+    for text in all_texts(tables)[::3]:
+        forward, read = forward_scheduler(tables, text), reader(tables)
+        mean = 0.0
+        for order in itertools.permutations(range(4)):
+            hidden, difference, chance = torch.ones(1, 4, dtype=torch.bool), 0.0, 1.0
+            for place in order:
+                weights = forward.exponents[0] * hidden[0]
+                reading = read(text[None], hidden)
+                theirs = reading.scheduler.exponents[0] * hidden[0]
+                step = (weights[place] / weights.sum()).item()
+                chance *= step
+                difference += math.log(step) - math.log((theirs[place] / theirs.sum()).item())
+                difference -= reading.log_probabilities[0, place, text[place]].item()
+                hidden[0, place] = False
+            mean += chance * difference
+        assert order_bound(read, forward, text) == pytest.approx(mean, abs=1e-12)
 
 
 def test_a_reverse_process_that_cannot_follow_has_an_infinite_bound() -> None:
