@@ -82,6 +82,13 @@ def all_maskings(length: int) -> Tensor:
     return (torch.arange(2**length)[:, None] >> torch.arange(length) & 1).bool()
 
 
+def noise_for(order: tuple[int, ...], exponents: Tensor) -> Tensor:
+    """Noise by which positions become known in this order: hidden from times that fall along it."""
+    log_times = torch.empty(len(order), dtype=torch.float64)
+    log_times[list(order)] = -torch.arange(1.0, len(order) + 1, dtype=torch.float64)
+    return (exponents * log_times).exp()
+
+
 def nll_of(reading: Reading, text: Tensor) -> Tensor:
     return -reading.log_probabilities.gather(-1, text.expand(len(reading.log_probabilities), -1)[..., None])[..., 0]
 
@@ -106,31 +113,33 @@ def likelihood(read: Read, text: Tensor) -> float:
 def visits(forward: Scheduler, length: int) -> Tensor:
     """[2^length - 1] chance that an order drawn by the forward scheduler passes through each state."""
     states = all_maskings(length)[1:]
-    step = of_states(forward, states).exp().tolist()
-    found = [0.0] * len(states) + [1.0]
+    step = of_states(forward, states).exp()
+    found = [*torch.zeros(len(states), dtype=torch.float64), torch.ones((), dtype=torch.float64)]
     for masking in range(len(states), 0, -1):
         for place in range(length):
             if masking >> place & 1:
-                found[masking - (1 << place)] += found[masking] * step[masking - 1][place]
-    return torch.tensor(found[1:], dtype=torch.float64)
+                fewer = masking - (1 << place)
+                found[fewer] = found[fewer] + found[masking] * step[masking - 1, place]
+    return torch.stack(found[1:])
 
 
-def order_bound(read: Read, forward: Scheduler, text: Tensor) -> float:
+def order_bound(read: Read, forward: Scheduler, text: Tensor) -> Tensor:
+    """A scalar, as the next one: with its gradient."""
     states = all_maskings(len(text))[1:]
     reading = read(text.expand(len(states), -1), states)
     chances = of_states(forward, states), reading.scheduler.log_next(states)
     terms = order_terms(nll_of(reading, text), states, *chances)
-    return (visits(forward, len(text)) * terms.total).sum().item()
+    return (visits(forward, len(text)) * terms.total).sum()
 
 
-def nelbo_by_states(read: Read, forward: Scheduler, text: Tensor) -> float:
+def nelbo_by_states(read: Read, forward: Scheduler, text: Tensor) -> Tensor:
     """For polynomial schedulers: as time is -log t, velocities are the exponents, and a state lasts 1 / their sum."""
     states = all_maskings(len(text))[1:]
     reading = read(text.expand(len(states), -1), states)
     rates = forward.exponents.expand(len(states), -1)
     terms = nelbo_terms(nll_of(reading, text), states, rates, reading.scheduler.exponents)
     lasts = 1 / (rates * states).sum(1)
-    return (visits(forward, len(text)) * lasts * terms.total).sum().item()
+    return (visits(forward, len(text)) * lasts * terms.total).sum()
 
 
 def terms_at(read: Read, forward: Scheduler, text: Tensor, t: float) -> tuple[Tensor, Terms]:

@@ -10,7 +10,7 @@ from armd_dist.model.shapes import Ids, Masked, Times, Weights
 from armd_dist.objectives.order_diffusion import Terms, leave_one_out, nelbo_terms
 from armd_dist.objectives.order_draws import Draw, at_state
 from armd_dist.objectives.reverse_process import Read, Reading
-from armd_dist.objectives.schedulers import Scheduler, learned_exponents, polynomial
+from armd_dist.objectives.schedulers import learned_exponents, polynomial
 
 
 class Exponents(NamedTuple):
@@ -19,8 +19,9 @@ class Exponents(NamedTuple):
     centre: float = 0.7
     spread: float = 0.65
 
-    def scheduler(self, scores: Weights) -> Scheduler:
-        return polynomial(learned_exponents(scores, self.centre, self.spread))
+    def of(self, scores: Weights) -> Weights:
+        """[batch, rows]"""
+        return learned_exponents(scores, self.centre, self.spread)
 
 
 class OrderLoss(NamedTuple):
@@ -46,13 +47,13 @@ def learned_order_loss(
     wait for the first, g_phi's, since it says what is masked.
     """
     batch = len(ids)
-    forward = exponents.scheduler(model.order_of_text(_lay_out(ids, torch.zeros_like(ids, dtype=torch.bool), bos_id)))
+    forward = exponents.of(model.order_of_text(_lay_out(ids, torch.zeros_like(ids, dtype=torch.bool), bos_id)))
     first, second = (draw(forward, share, each) for each in noise)
     twice, hidden = ids.repeat(2, 1), torch.cat((first.hidden, second.hidden))
     logits, scores = model.read(_lay_out(twice, hidden, bos_id))
     nll = model.layers.token_nll(logits, twice).t()
     clock = torch.cat((first.clock, second.clock))[:, None]
-    rates = forward.exponents.repeat(2, 1) * clock, exponents.scheduler(scores).exponents * clock
+    rates = forward.repeat(2, 1) * clock, exponents.of(scores) * clock
     terms = nelbo_terms(nll, hidden, *rates)
     losses = terms.total[:batch], terms.total[batch:]
     objective = leave_one_out(losses, (first.log_probability, second.log_probability))
@@ -65,7 +66,7 @@ def reader(model: LearnedOrderDenoiser, bos_id: int, exponents: Exponents) -> Re
     def read(ids: Ids, hidden: Masked) -> Reading:
         logits, scores = model.read(_lay_out(ids, hidden, bos_id))
         log_probabilities = logits.transpose(0, 1)[..., : model.config.vocab_size].log_softmax(-1)
-        return Reading(log_probabilities, exponents.scheduler(scores))
+        return Reading(log_probabilities, polynomial(exponents.of(scores)))
 
     return read
 

@@ -1,11 +1,12 @@
 """LoMDM on a real network: what its heads see, its special case, its gradient, and that it trains and generates."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from denoiser_toys import mean_loss, tiny_denoiser
-from order_toys import all_maskings, likelihood, nelbo_by_states, order_bound
+from order_toys import all_maskings, likelihood, nelbo_by_states, noise_for, order_bound
 from torch import Tensor
 from toys import BOS, tiny_config
 
@@ -17,7 +18,7 @@ from armd_dist.objectives.learned_order import Exponents, learned_order_loss, re
 from armd_dist.objectives.masked_diffusion import masked_batch
 from armd_dist.objectives.order_draws import at_state, at_time
 from armd_dist.objectives.reverse_process import generate_in_jumps
-from armd_dist.objectives.schedulers import Scheduler
+from armd_dist.objectives.schedulers import Scheduler, polynomial
 from armd_dist.orders.masking import masking_noise, masking_times
 
 TEXT = torch.tensor([2, 0, 1])
@@ -36,7 +37,8 @@ def known(ids: Tensor) -> Tensor:
 
 
 def forward_of(model: LearnedOrderDenoiser, text: Tensor, exponents: Exponents = PAPER) -> Scheduler:
-    return exponents.scheduler(model.order_of_text(lay_out_masked(text[None], known(text[None]), len(text), BOS)))
+    scores = model.order_of_text(lay_out_masked(text[None], known(text[None]), len(text), BOS))
+    return polynomial(exponents.of(scores))
 
 
 def noise_of(hidden: Tensor) -> Tensor:
@@ -86,10 +88,9 @@ def test_without_learning_it_is_mdlm() -> None:
     model, ids, exponents = tiny_learner(), TEXT.repeat(6, 1), Exponents(1, 0)
     noise = torch.rand(6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     share = torch.tensor([0.1, 0.3, 0.4, 0.6, 0.7, 0.99], dtype=torch.float64)
-    forward = exponents.scheduler(torch.zeros_like(noise))  # any scores: they count for nothing
     for draw in (at_state, at_time):
         loss = learned_order_loss(model, ids, share, (noise, noise), BOS, exponents, draw)
-        hidden = draw(forward, share, noise).hidden
+        hidden = draw(torch.ones_like(noise), share, noise).hidden
         batch = masked_batch(ids, hidden, 3, BOS)
         assert batch.weights is not None
         nll = model.layers.token_nll(model(batch.layout), ids).t()
@@ -97,7 +98,7 @@ def test_without_learning_it_is_mdlm() -> None:
         torch.testing.assert_close(loss.terms.cross_entropy, (nll * weights).sum(1), rtol=1e-6, atol=0)
         assert loss.terms.order.abs().max() < 1e-12
     bound = nelbo_by_states(reader(model, BOS, exponents), forward_of(model, TEXT, exponents), TEXT)
-    assert bound == pytest.approx(mean_loss(model, TEXT, 3), abs=1e-6)
+    assert bound.item() == pytest.approx(mean_loss(model, TEXT, 3), abs=1e-9)
 
 
 def test_the_expected_gradient_is_that_of_the_mean_loss() -> None:
@@ -123,6 +124,29 @@ def gradients(model: LearnedOrderDenoiser, value: Tensor) -> dict[str, Tensor]:
     named = {name: parameter for name, parameter in model.named_parameters()}
     found = torch.autograd.grad(value, list(named.values()), allow_unused=True)
     return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
+
+
+def test_the_terms_are_on_average_the_nelbo() -> None:
+    """Over all orders and numbers of hidden positions, against the sum over states of what the reader says."""
+    model = tiny_learner()
+    forward, orders, mean = forward_of(model, TEXT), list(itertools.permutations(range(3))), 0.0
+    noise = torch.stack([noise_for(order, forward.exponents[0].detach()) for order in orders])
+    drawn = at_state(forward.exponents.expand(6, -1), torch.zeros(6, dtype=torch.float64), noise)
+    chance = drawn.log_probability.exp()  # of the whole order: the last has no choice
+    for count in (1, 2, 3):
+        share = torch.full((6,), (count - 0.5) / 3, dtype=torch.float64)
+        terms = learned_order_loss(model, TEXT.repeat(6, 1), share, (noise, noise), BOS, PAPER).terms
+        assert terms.order.max() > 1e-6
+        mean += (chance @ terms.total).item() / 3
+    wanted = nelbo_by_states(reader(model, BOS, PAPER), forward, TEXT).item()
+    assert mean == pytest.approx(wanted, abs=1e-9)
+
+
+def test_heads_know_the_places_of_their_rows() -> None:
+    model, layout = tiny_learner(position_embedding="rotary"), lay_out_masked(TEXT[None], known(TEXT[None]), 3, BOS)
+    features = model.features(layout)
+    turned, still = model.order_of_text(layout), model.forward_order(features, None)
+    assert (turned - still).abs().max() > 1e-6
 
 
 def test_training_lowers_the_bound_and_the_text_is_generated() -> None:

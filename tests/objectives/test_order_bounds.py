@@ -42,7 +42,7 @@ def test_each_bound_is_above_the_next(length: int, vocab: int, seed: int) -> Non
     tables = random_tables(length, vocab, seed)
     for text in all_texts(tables):
         forward, read = forward_scheduler(tables, text), reader(tables)
-        loose, tight = nelbo_by_states(read, forward, text), order_bound(read, forward, text)
+        loose, tight = nelbo_by_states(read, forward, text).item(), order_bound(read, forward, text).item()
         assert loose > tight + 1e-6
         assert tight > -math.log(likelihood(read, text)) + 1e-6
 
@@ -53,7 +53,7 @@ def test_the_integral_over_time_is_the_sum_over_states(length: int, vocab: int, 
     text = all_texts(tables)[seed + 1]
     for forward in (forward_scheduler(tables, text), fixed(length)["uniform"], fixed(length)["polynomial"]):
         found = nelbo(reader(tables), forward, text)
-        assert found == pytest.approx(nelbo_by_states(reader(tables), forward, text), abs=1e-10)
+        assert found == pytest.approx(nelbo_by_states(reader(tables), forward, text).item(), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", fixed(4))
@@ -63,8 +63,8 @@ def test_fixed_schedulers_of_both_sides(length: int, vocab: int, seed: int, name
     scheduler = fixed(length).get(name, uniform(1, length))
     tables = random_tables(length, vocab, seed)
     text, read = all_texts(tables)[3], reader(tables, scheduler)
-    assert nelbo(read, scheduler, text) == pytest.approx(order_bound(read, scheduler, text), abs=1e-10)
-    assert order_bound(read, scheduler, text) > -math.log(likelihood(read, text)) - 1e-12
+    assert nelbo(read, scheduler, text) == pytest.approx(order_bound(read, scheduler, text).item(), abs=1e-10)
+    assert order_bound(read, scheduler, text).item() > -math.log(likelihood(read, text)) - 1e-12
 
 
 @pytest.mark.parametrize(("length", "vocab", "seed"), CASES)
@@ -84,28 +84,34 @@ def test_one_window_for_each_position_is_autoregressive(length: int, vocab: int,
 def test_the_order_form_is_the_mean_over_orders() -> None:
     """Order by order: log q(order | text) - log p(text in this order), which the sum over states takes together."""
     tables = random_tables(4, seed=5)
+    for table in tables:
+        table.requires_grad_()
     for text in all_texts(tables)[::3]:
         forward, read = forward_scheduler(tables, text), reader(tables)
-        mean = 0.0
+        mean = torch.zeros((), dtype=torch.float64)
         for order in itertools.permutations(range(4)):
-            hidden, difference, chance = torch.ones(1, 4, dtype=torch.bool), 0.0, 1.0
+            hidden, difference, chance = torch.ones(1, 4, dtype=torch.bool), mean.new_zeros(()), mean.new_ones(())
             for place in order:
                 weights = forward.exponents[0] * hidden[0]
                 reading = read(text[None], hidden)
                 theirs = reading.scheduler.exponents[0] * hidden[0]
-                step = (weights[place] / weights.sum()).item()
-                chance *= step
-                difference += math.log(step) - math.log((theirs[place] / theirs.sum()).item())
-                difference -= reading.log_probabilities[0, place, text[place]].item()
-                hidden[0, place] = False
-            mean += chance * difference
-        assert order_bound(read, forward, text) == pytest.approx(mean, abs=1e-12)
+                step = weights[place] / weights.sum()
+                chance = chance * step
+                difference = difference + step.log() - (theirs[place] / theirs.sum()).log()
+                difference = difference - reading.log_probabilities[0, place, text[place]]
+                hidden = hidden & (torch.arange(4) != place)
+            mean = mean + chance * difference
+        bound = order_bound(read, forward, text)
+        assert bound.item() == pytest.approx(mean.item(), abs=1e-12)
+        gradients = (torch.autograd.grad(value, tables, retain_graph=True) for value in (bound, mean))
+        for mine, exact in zip(*gradients, strict=True):
+            torch.testing.assert_close(mine, exact, rtol=0, atol=1e-12)
 
 
 def test_a_reverse_process_that_cannot_follow_has_an_infinite_bound() -> None:
     tables = random_tables(3)
     text = all_texts(tables)[0]
-    assert order_bound(reader(tables, windowed(1, 3, 1)), windowed(1, 3, 3), text) == math.inf
+    assert order_bound(reader(tables, windowed(1, 3, 1)), windowed(1, 3, 3), text).item() == math.inf
     assert nelbo(reader(tables, windowed(1, 3, 1)), windowed(1, 3, 3), text) == math.inf
 
 

@@ -11,10 +11,10 @@ from order_toys import (
     forward_scheduler,
     nelbo_by_states,
     nll_of,
+    noise_for,
     random_tables,
     reader,
     singular_times,
-    spread_over,
     terms_at,
 )
 from torch import Tensor
@@ -22,25 +22,17 @@ from torch import Tensor
 from armd_dist.objectives.masked_diffusion import nelbo_weights
 from armd_dist.objectives.order_diffusion import leave_one_out, nelbo_terms
 from armd_dist.objectives.order_draws import Drawn, at_state
-from armd_dist.objectives.schedulers import polynomial, uniform
 
 TEXT = torch.tensor([1, 0, 1])
 ORDERS = list(itertools.permutations(range(3)))
 EXPONENTS = torch.tensor([0.2, 0.5, 1.4], dtype=torch.float64)
 
 
-def noise_of(order: tuple[int, ...], exponents: Tensor) -> Tensor:
-    """Noise by which positions become known in this order: hidden from times that fall along it."""
-    log_times = torch.empty(len(order), dtype=torch.float64)
-    log_times[list(order)] = -torch.arange(1.0, len(order) + 1, dtype=torch.float64)
-    return (exponents * log_times).exp()
-
-
 def drawn(exponents: Tensor, count: int) -> Drawn:
     """All orders in which `count` positions of three are still hidden."""
-    noise = torch.stack([noise_of(order, exponents.detach()) for order in ORDERS])
+    noise = torch.stack([noise_for(order, exponents.detach()) for order in ORDERS])
     share = torch.full((len(ORDERS),), (count - 0.5) / 3, dtype=torch.float64)
-    return at_state(spread_over(polynomial(exponents[None]), len(ORDERS)), share, noise)
+    return at_state(exponents.expand(len(ORDERS), -1), share, noise)
 
 
 def test_what_is_hidden_comes_last_in_an_order_of_plackett_and_luce() -> None:
@@ -60,46 +52,40 @@ def test_what_is_hidden_comes_last_in_an_order_of_plackett_and_luce() -> None:
 def test_noise_draws_orders_by_the_exponents() -> None:
     draws = 20_000
     noise = torch.rand(draws, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    forward = spread_over(polynomial(EXPONENTS[None]), draws)
     share = torch.tensor(0.5, dtype=torch.float64).expand(draws)  # two hidden: the known one is the first
-    counts = (~at_state(forward, share, noise).hidden).sum(0)
+    counts = (~at_state(EXPONENTS.expand(draws, -1), share, noise).hidden).sum(0)
     wanted = draws * EXPONENTS / EXPONENTS.sum()
     assert ((counts - wanted).square() / wanted).sum() < 18.4  # 2 degrees of freedom: once in 10,000 seeds
 
 
-def mean_loss(tables: Tables, estimated: bool) -> Tensor:
-    """The mean over numbers of hidden positions and over orders; estimated: of the estimator over pairs of orders."""
-    total = torch.zeros((), dtype=torch.float64)
+def mean_estimate(tables: Tables) -> tuple[Tensor, Tensor]:
+    """The mean loss over numbers of hidden positions and orders, and the mean of the estimator over pairs of orders."""
     exponents = forward_scheduler(tables, TEXT).exponents[0]
-    pairs = [index.flatten() for index in torch.meshgrid(*[torch.arange(len(ORDERS))] * 2, indexing="ij")]
+    chance = drawn(exponents, 1).log_probability.exp().detach()  # of the whole order: the last has no choice
+    first, second = (index.flatten() for index in torch.meshgrid(*[torch.arange(len(ORDERS))] * 2, indexing="ij"))
+    loss, estimate = torch.zeros(2, dtype=torch.float64)
     for count in (1, 2, 3):
         found = drawn(exponents, count)
         reading = reader(tables)(TEXT.expand(len(ORDERS), -1), found.hidden)
         rates = exponents * found.clock[:, None], reading.scheduler.exponents * found.clock[:, None]
         losses = nelbo_terms(nll_of(reading, TEXT), found.hidden, *rates).total
-        chance = drawn(exponents, 1).log_probability.exp()  # of the whole order: the last has no choice
-        assert chance.sum().item() == pytest.approx(1, abs=1e-12)
-        if estimated:
-            objective = leave_one_out(*(tuple(each[index] for index in pairs) for each in (losses, found[2])))  # type: ignore[arg-type]
-            total = total + ((chance[pairs[0]] * chance[pairs[1]]).detach() * objective).sum() / 3
-        else:
-            total = total + (chance * losses).sum() / 3
-    return total
+        chances = found.log_probability[first], found.log_probability[second]
+        loss = loss + chance @ losses / 3
+        objective = leave_one_out((losses[first], losses[second]), chances)
+        estimate = estimate + (chance[first] * chance[second]) @ objective / 3
+    return loss, estimate
 
 
-def test_the_mean_over_states_is_the_nelbo() -> None:
-    tables = random_tables(3)
-    wanted = nelbo_by_states(reader(tables), forward_scheduler(tables, TEXT), TEXT)
-    assert mean_loss(tables, estimated=False).item() == pytest.approx(wanted, abs=1e-12)
-
-
-def test_the_expected_gradient_over_states_is_the_enumerated_one() -> None:
+def test_states_give_the_nelbo_and_its_gradient() -> None:
+    """To 1e-10, against the sum over all states: for the denoiser, g_psi and g_phi."""
     tables = random_tables(3)
     for table in tables:
         table.requires_grad_()
-    wanted = torch.autograd.grad(mean_loss(tables, estimated=False), tables)
-    found = torch.autograd.grad(mean_loss(tables, estimated=True), tables)
-    for mine, exact in zip(found, wanted, strict=True):
+    wanted = nelbo_by_states(reader(tables), forward_scheduler(tables, TEXT), TEXT)
+    loss, estimate = mean_estimate(tables)
+    assert loss.item() == pytest.approx(wanted.item(), abs=1e-12)
+    gradients = (torch.autograd.grad(value, tables) for value in (estimate, wanted))
+    for mine, exact in zip(*gradients, strict=True):
         assert exact.abs().max() > 1e-3
         torch.testing.assert_close(mine, exact, rtol=0, atol=1e-10)
 
@@ -107,7 +93,7 @@ def test_the_expected_gradient_over_states_is_the_enumerated_one() -> None:
 def test_equal_exponents_are_the_maskings_and_weights_of_mdlm() -> None:
     noise = torch.rand(50, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     share = torch.linspace(0, 0.999, 50, dtype=torch.float64)
-    found = at_state(spread_over(uniform(1, 7), 50), share, noise)
+    found = at_state(torch.ones_like(noise), share, noise)
     assert torch.equal(found.hidden.sum(1), 1 + (share * 7).long())
     assert torch.equal(found.hidden, noise.argsort(1).argsort(1) < found.hidden.sum(1, keepdim=True))
     torch.testing.assert_close(found.hidden * found.clock[:, None], nelbo_weights(found.hidden, 7), rtol=1e-12, atol=0)
