@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from order_toys import (
+    all_maskings,
     all_texts,
     forward_scheduler,
     likelihood,
@@ -15,6 +16,7 @@ from order_toys import (
     random_tables,
     reader,
     spread_over,
+    visits,
 )
 
 from armd_dist.objectives.schedulers import Scheduler, learned_exponents, polynomial, uniform, windowed
@@ -45,6 +47,17 @@ def test_each_bound_is_above_the_next(length: int, vocab: int, seed: int) -> Non
         loose, tight = nelbo_by_states(read, forward, text).item(), order_bound(read, forward, text).item()
         assert loose > tight + 1e-6
         assert tight > -math.log(likelihood(read, text)) + 1e-6
+
+
+def test_what_the_nelbo_has_on_top_is_how_long_states_last() -> None:
+    tables = random_tables(4)
+    for text in all_texts(tables):
+        forward, read, states = forward_scheduler(tables, text), reader(tables), all_maskings(4)[1:]
+        theirs = (read(text.expand(15, -1), states).scheduler.exponents * states).sum(1)
+        ratio = theirs / (forward.exponents * states).sum(1)
+        gap = (visits(forward, 4) * (ratio - 1 - ratio.log())).sum().item()
+        difference = nelbo_by_states(read, forward, text) - order_bound(read, forward, text)
+        assert difference.item() == pytest.approx(gap, abs=1e-12)
 
 
 @pytest.mark.parametrize(("length", "vocab", "seed"), CASES[:3])
