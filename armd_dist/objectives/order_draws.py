@@ -48,7 +48,7 @@ def at_state(exponents: Weights, share: Times, noise: Weights) -> Drawn:
     order = (noise.log() / exponents).argsort(dim=1, descending=True)  # the first to become known first
     hidden_in_order = torch.arange(rows, device=noise.device) >= rows - count[:, None]
     hidden = torch.zeros_like(hidden_in_order).scatter(1, order, hidden_in_order)
-    logs = exponents.double().log().gather(1, order)
+    logs = exponents.log().gather(1, order)
     chances = logs - logs.flip(1).logcumsumexp(1).flip(1)
-    lasts = torch.where(hidden, exponents.double(), 0.0).sum(1).reciprocal()
+    lasts = torch.where(hidden, exponents, 0.0).sum(1).reciprocal()
     return Drawn(hidden, rows * lasts, torch.where(hidden_in_order, 0.0, chances).sum(1))

@@ -40,7 +40,7 @@ def generate_in_steps(read: Read, ids: Ids, hidden: Masked, steps: int, generato
     """
     for step in range(steps, 0, -1):
         log_probabilities, scheduler = read(ids, hidden)
-        t, s = (torch.full(ids.shape[:1], time / steps, dtype=torch.float64) for time in (step, step - 1))
+        t, s = (ids.new_full(ids.shape[:1], time / steps, dtype=torch.float64) for time in (step, step - 1))
         drawn = _draw(log_kernel(log_probabilities, scheduler.log_kept(t, s)), generator)
         revealed = hidden & (drawn < log_probabilities.shape[-1])
         ids, hidden = torch.where(revealed, drawn, ids), hidden & ~revealed

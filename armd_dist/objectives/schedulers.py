@@ -93,11 +93,11 @@ def windowed(batch: int, rows: int, window: int) -> Scheduler:
 def learned_exponents(scores: Weights, centre: float, spread: float) -> Weights:
     """w = c1 + c2 (sigmoid(score) - its mean over the text), c1 = `centre`, c2 = `spread` (LoMDM; its best: 0.7, 0.65).
 
-    They sum to c1 times the rows, and are positive because c1 > c2. Raises ValueError where that is not so.
+    In float64. They sum to c1 times the rows, and are positive because c1 > c2. Raises ValueError where that is not so.
     """
     if not 0 <= spread < centre:
         raise ValueError(f"c1={centre}, c2={spread}: exponents may be zero or negative; use 0 <= c2 < c1")
-    squashed = scores.sigmoid()
+    squashed = scores.double().sigmoid()
     return centre + spread * (squashed - squashed.mean(1, keepdim=True))
 
 
