@@ -14,7 +14,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import attend
 from armd_dist.model.language_model import LanguageModel
 from armd_dist.model.layers import Layers
-from armd_dist.model.shapes import Angles, Ids, KeyHidden, KeyIds, Masked, Visible
+from armd_dist.model.shapes import Angles, Hidden, Ids, KeyHidden, KeyIds, Masked, Visible
 from armd_dist.model.stages import Stage
 from armd_dist.model.two_stream import Layer
 from armd_dist.model.visibility import Mask, not_later
@@ -128,6 +128,11 @@ class Denoiser(LanguageModel):
 
         Logits of rows whose token is known mean nothing. rows: of the stage before this one, the clean ones first.
         """
+        passed = self.features(layout, rows)
+        return self.predict(passed) if self.stage.predicts else passed
+
+    def features(self, layout: DenoiserLayout, rows: KeyHidden | None = None) -> Hidden:
+        """What the head reads, [rows, batch, hidden], known rows too; or of a stage before the last one its rows."""
         places = torch.cat((layout.clean_positions, layout.positions), dim=1)
         if rows is None:
             passed = self.dropout((self.embed(layout) + self.positions(places)).transpose(0, 1).contiguous())
@@ -136,7 +141,7 @@ class Denoiser(LanguageModel):
         angles = self.angles(places, passed.dtype) if self.rotates else None
         for name, layer in self.stack.items():
             passed = self.layers.run(int(name), layer, passed, layout, angles)
-        return self.predict(passed) if self.stage.predicts else passed
+        return passed
 
     def embed(self, layout: DenoiserLayout) -> Tensor:
         """Tokens, or the mask in their place, [batch, all rows, hidden]."""

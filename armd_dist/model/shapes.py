@@ -23,3 +23,4 @@ Visible = Bool[Tensor, "batch rows keys"]
 Masked = Bool[Tensor, "batch rows"]
 Weights = Float[Tensor, "batch rows"]  # of each token's nats in the loss
 Weight = Float[Tensor, "out in"]
+Times = Float[Tensor, "batch"]  # of each text in a diffusion process, from 0 (all known) to 1 (all hidden)

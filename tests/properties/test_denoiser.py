@@ -1,30 +1,21 @@
 """The masked-diffusion baselines: what a row may see, and that the loss is the bound that the papers name."""
 
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from denoiser_toys import mean_loss, tiny_denoiser
 from torch import Tensor
-from toys import BOS, VOCAB, tiny_config
+from toys import BOS, VOCAB
 
 from armd_dist.model import denoiser
 from armd_dist.model.denoiser import Denoiser, lay_out_masked
-from armd_dist.model.initialization import initialize
-from armd_dist.model.layers import PlainLayers
 from armd_dist.objectives.likelihood import token_nll
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 
 LENGTH = 7
 WINDOWS = [1, 3, 4, LENGTH]  # MDLM is one window over the whole text
-
-
-def tiny_denoiser(**changes: Any) -> Denoiser:
-    config = tiny_config(network="denoiser", num_layers=2, **changes)
-    model = Denoiser(config, PlainLayers())
-    initialize(model, config, seed=0)
-    return model.double()
 
 
 def some_ids(batch: int = 1) -> Tensor:
@@ -100,29 +91,6 @@ def test_one_pass_over_all_windows_equals_a_pass_for_each() -> None:
         upto = slice(0, start + 3)
         apart = logits_of(model, ids[:, upto], masked[:, upto], window=3)
         torch.testing.assert_close(apart[:, start:], together[:, start : start + 3], rtol=0, atol=1e-10)
-
-
-@torch.no_grad()
-def mean_loss(model: Denoiser, text: Tensor, window: int) -> float:
-    """The weighted sum of nats, averaged over every masking with its probability: in each window the number of hidden
-    tokens is uniform, and so is their set."""
-    total = 0.0
-    for hidden in itertools.product([False, True], repeat=len(text)):
-        chance = 1.0
-        for start in range(0, len(text), window):
-            part = hidden[start : start + window]
-            chance *= (sum(part) > 0) / len(part) / _choose(len(part), sum(part))
-        if chance:
-            masked = torch.tensor(hidden)[None]
-            batch = masked_batch(text[None], masked, window, BOS)
-            assert batch.weights is not None
-            nll = token_nll(model, batch.layout, batch.targets)
-            total += chance * (nll * batch.weights.t()).sum().item()
-    return total
-
-
-def _choose(n: int, k: int) -> int:
-    return len(list(itertools.combinations(range(n), k)))
 
 
 @torch.no_grad()
