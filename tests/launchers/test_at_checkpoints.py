@@ -180,7 +180,7 @@ shift 2
 for last; do :; done
 echo "$1 $last" >> {said}
 [ $last != last ] || printf '%s\\n' "$@" > {tmp_path}/words
-[ $last != watch ] || {{ trap "echo over >> {said}; exit" TERM; while :; do sleep 0.05; done; }}"""
+[ $last != watch ] || {{ trap "echo over >> {said}; exit" TERM; for _ in {{1..600}}; do sleep 0.05; done; }}"""
     programs["srun"] = f"until grep -q watch {said}; do sleep 0.05; done\nexit 7"  # training that crashes
     for name, lines in programs.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{lines}\n")
