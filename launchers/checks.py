@@ -8,6 +8,7 @@ from typing import Any
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
 from armd_dist.scaling.plan import Plan
+from launchers.checkpoints import AtCheckpoints
 from launchers.clusters import cluster_file
 from launchers.config import ClusterConfig, load_cluster, load_for_sizes
 from launchers.site import site_problems
@@ -17,11 +18,15 @@ from launchers.verdict import fit_problems, plan_of
 
 @dataclass(frozen=True)
 class Job:
-    """What would be submitted. runs: several of a sweep. plan: of the run that needs most; None for a CPU job."""
+    """What would be submitted. runs: several of a sweep. plan: of the run that needs most; None for a CPU job.
+
+    at: commands for checkpoints, if there are any.
+    """
 
     runs: list[Run]
     cluster: ClusterConfig
     plan: Plan | None
+    at: AtCheckpoints | None = None
 
 
 def load_job(
@@ -32,6 +37,7 @@ def load_job(
     sweeps: list[str] | None = None,
     force: bool = False,
     found: Sequence[Problem] = (),
+    at: AtCheckpoints | None = None,
 ) -> Job:
     """The runs and the cluster's part, checked alone, together, against this cluster's Slurm and the GPUs' memory.
 
@@ -54,9 +60,10 @@ def load_job(
         runs = load_sweep(path, overrides, sweeps, sizes) if sweeps else [load_for_sizes(path, overrides, sizes)]
     except ConfigError as error:
         problems += error.problems
+    problems += at.problems(runs) if at else []
     if cluster is not None and cluster.gpus_per_node:
         plans = sorted((plan_of(run, cluster) for run in runs), key=lambda plan: -plan.memory.total)
         problems += [] if force or not plans else fit_problems(plans[0], cluster)
     if problems or cluster is None:
         raise ConfigError(problems)
-    return Job(runs, cluster, plans[0] if plans else None)
+    return Job(runs, cluster, plans[0] if plans else None, at)

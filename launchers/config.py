@@ -51,7 +51,8 @@ class ClusterConfig(BaseModel):
         "1-00:00:00", description="Longest run time, D-HH:MM:SS or HH:MM:SS."
     )
     then_time: Annotated[str, Field(strict=True), AfterValidator(_checked_time)] = Field(
-        "4:00:00", description="Longest run time of each command of --then; at most that of the run."
+        "4:00:00",
+        description="Longest run time of each command of --then or --at-checkpoints; at most that of the run.",
     )
     signal_seconds: int = Field(
         120,

@@ -14,7 +14,7 @@ from launchers.config import ClusterConfig
 from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
 from launchers.record import Record
-from launchers.slurm import executor_in, queue
+from launchers.slurm import Sbatch, executor_in, queue
 from launchers.walltime import minutes_of
 
 
@@ -36,9 +36,19 @@ class CommandJob:
         return DelayedSubmission(self)
 
 
-def arguments_of(command: str, run_dir: Path) -> list[str]:
-    """`export {run} out` as words, with the run's folder in its place. Raises ValueError over quotes left open."""
-    return [word.replace("{run}", str(run_dir)) for word in shlex.split(command)]
+def arguments_of(command: str, **places: object) -> list[str]:
+    """`export {run} out` as words, with what `run` is in its place. Raises ValueError over quotes left open."""
+    words = shlex.split(command)
+    for name, value in places.items():
+        words = [word.replace(f"{{{name}}}", str(value)) for word in words]
+    return words
+
+
+def executor_for(command: str, folder: Path, cluster: ClusterConfig) -> Sbatch:
+    """What submits a command as a small job that runs the code in `folder`. cluster: of the training."""
+    executor = executor_in(folder, small(cluster))
+    executor.update_parameters(job_name=f"{executor.parameters['job_name']}-{command.split()[0]}")
+    return executor
 
 
 def launch_after(
@@ -51,12 +61,11 @@ def launch_after(
     """
     before, records = first.job_id, list[Record]()
     for command in commands:
-        executor = executor_in(first.paths.folder, small(cluster))
-        executor.update_parameters(job_name=f"{executor.parameters['job_name']}-{command.split()[0]}")
+        executor = executor_for(command, first.paths.folder, cluster)
         executor.update_parameters(dependency=f"afterok:{before}")
         executor.parameters["additional_parameters"]["kill-on-invalid-dep"] = "yes"
         try:
-            (job,) = queue(executor, [CommandJob(arguments_of(command, run_dir))])
+            (job,) = queue(executor, [CommandJob(arguments_of(command, run=run_dir))])
         except LaunchError as error:
             raise LaunchError(
                 f"job {before} is submitted, but not what comes after it, {command!r}: {error}"

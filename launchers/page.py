@@ -14,11 +14,11 @@ TITLE = "# What would be submitted. Nothing has been; the whole text is a script
 def page(job: Job, limit: int | None, then: Sequence[str]) -> str:
     """The job in short, its script, and every setting of its first run; all but the script in comments."""
     runs, cluster = job.runs, job.cluster
-    text = sbatch_script(runs[0], cluster) if len(runs) == 1 else sweep_script(runs, cluster, limit)
+    text = sbatch_script(runs[0], cluster, job.at) if len(runs) == 1 else sweep_script(runs, cluster, limit, job.at)
     shebang, script = text.split("\n", 1)
-    short = [
-        f"#   {name:<11}{text}".rstrip() for name, text in [*_short(job), *(("then", f"armd {each}") for each in then)]
-    ]
+    at = [("each", f"{job.at.every:,} steps: armd {each}") for each in job.at.commands] if job.at else []
+    told = [*_short(job), *at, *(("then", f"armd {each}") for each in then)]
+    short = [f"#   {name:<11}{text}".rstrip() for name, text in told]
     title = "# The run, every setting written out:" if len(runs) == 1 else "# The first run, every setting written out:"
     settings = [f"#   {line}".rstrip() for line in to_yaml(runs[0]).splitlines()]
     return "\n".join([shebang, TITLE, "#", *short, script, "", title, "#", *settings])

@@ -25,7 +25,8 @@ class Record:
 
     id: Slurm's number (of a task in an array: 42_3), or the process id of the local controller. folder: its logs and
     results. processes: the most it may start with. host: where it was started, and where a local job runs. submitted:
-    seconds since 1970. command: of --then; empty for the training itself.
+    seconds since 1970. command: of --then or --at-checkpoints; empty for the training itself. step: of
+    the checkpoint of --at-checkpoints.
     """
 
     id: str
@@ -35,20 +36,24 @@ class Record:
     host: str
     submitted: float
     command: str = ""
+    step: int | None = None
 
     @classmethod
-    def of(cls, job: submitit.Job[None], command: str = "") -> Self:
+    def of(cls, job: submitit.Job[None], command: str = "", step: int | None = None) -> Self:
         """What to remember of a job that was just started."""
         kind = "local" if isinstance(job, submitit.LocalJob) else "slurm"
         place = str(job.paths.folder)
-        return cls(job.job_id, kind, place, job.num_tasks, socket.gethostname(), time.time(), command)
+        return cls(job.job_id, kind, place, job.num_tasks, socket.gethostname(), time.time(), command, step)
 
     def write(self, run_dir: Path) -> None:
         """Leaves it in the run's folder, under the name of the job's own."""
         place = run_dir / "launch" / Path(self.folder).name
         place.mkdir(parents=True, exist_ok=True)
         name = f"then-{self.id}.json" if self.command else FILE
-        (place / name).write_text(json.dumps(asdict(self), indent=2) + "\n")
+        # By rename: a job that writes one may be killed, or be looked at.
+        partial = place / f".{name}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=2) + "\n")
+        partial.rename(place / name)
 
     def log(self, rank: int, stream: Literal["err", "out"] = "err") -> Path:
         """Where a process writes. A job that is requeued goes on in the same file."""
@@ -90,9 +95,14 @@ def newest(run_dir: Path) -> Record:
 
 
 def after(run_dir: Path, record: Record) -> list[Record]:
-    """The commands of --then that wait for the job, or have run, in their order. Raises LaunchError."""
+    """The job's commands of --then and --at-checkpoints, in the order of submission. Raises LaunchError."""
     files = (run_dir / "launch" / Path(record.folder).name).glob("then-*.json")
     return sorted(map(_read, files), key=lambda each: each.submitted)
+
+
+def submitted_at_checkpoints(run_dir: Path) -> set[tuple[int | None, str]]:
+    """Steps and commands of --at-checkpoints that any job of this run has submitted. Raises LaunchError."""
+    return {(record.step, record.command) for record in map(_read, run_dir.glob("launch/*/then-*.json"))}
 
 
 def _read(file: Path) -> Record:

@@ -13,6 +13,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from armd_dist.errors import describe
 from armd_dist.run import Run
+from launchers.checkpoints import AtCheckpoints
 from launchers.config import ClusterConfig
 from launchers.environment import outside_any_job
 from launchers.errors import LaunchError
@@ -25,6 +26,8 @@ from launchers.walltime import minutes_of
 
 # submitit counts every signal to a job of less than ten minutes as a time-out. What limits us is progress.
 ANY_NUMBER = 1_000_000
+# In the batch script, whose setup names the runs of all tasks.
+RUN_DIR = '"${runs[${SLURM_ARRAY_TASK_ID:-0}]}"'
 
 
 class Sbatch(submitit.SlurmExecutor):
@@ -45,18 +48,18 @@ class Sbatch(submitit.SlurmExecutor):
         return self._make_submission_file_text(self._submitit_command_str, uid="")
 
 
-def sbatch_script(run: Run, cluster: ClusterConfig) -> str:
+def sbatch_script(run: Run, cluster: ClusterConfig, at: AtCheckpoints | None = None) -> str:
     """The batch script of the job, submitting and writing nothing."""
-    return executor_of(Path(run.run.dir), [run], cluster).script()
+    return executor_of(Path(run.run.dir), [run], cluster, at).script()
 
 
-def launch_slurm(run: Run, cluster: ClusterConfig) -> submitit.Job[None]:
+def launch_slurm(run: Run, cluster: ClusterConfig, at: AtCheckpoints | None = None) -> submitit.Job[None]:
     """Submits the job and returns at once.
 
     A fresh folder in run.dir/launch, which must lie where all nodes see it, gets script, logs and the code that runs.
     Raises LaunchError where there is no sbatch, or where it refuses.
     """
-    (job,) = submit(executor_of(Path(run.run.dir), [run], cluster), [TrainingJob(settings(run))])
+    (job,) = submit(executor_of(Path(run.run.dir), [run], cluster, at), [TrainingJob(settings(run))])
     Record.of(job).write(Path(run.run.dir))
     return job
 
@@ -89,10 +92,13 @@ def queue(executor: Sbatch, works: Sequence[Callable[[], None]]) -> list[submiti
     return jobs
 
 
-def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig) -> Sbatch:
+def executor_of(owner: Path, runs: Sequence[Run], cluster: ClusterConfig, at: AtCheckpoints | None = None) -> Sbatch:
     """What submits a job, or an array of one for each run, into a fresh folder in `owner`; nothing is written yet."""
     executor = executor_in(fresh_folder(owner), cluster)
-    executor.update_parameters(teardown=_teardown(runs, cluster, executor.folder))
+    folder, run_dirs = executor.folder, shlex.join(str(Path(run.run.dir).absolute()) for run in runs)
+    before, behind = at.lines(_python(cluster), folder, RUN_DIR, cluster) if at else ([], [])
+    setup = [*executor.parameters["setup"], f"runs=({run_dirs})", *before]
+    executor.update_parameters(setup=setup, teardown=_teardown(cluster, folder, behind))
     return executor
 
 
@@ -153,12 +159,10 @@ def _setup(cluster: ClusterConfig, folder: Path) -> list[str]:
     return [*cluster.setup, *exports, *hide, code, *count]
 
 
-def _teardown(runs: Sequence[Run], cluster: ClusterConfig, folder: Path) -> list[str]:
-    """A crash is answered here, where no process is left that could die of it."""
-    run_dirs = shlex.join(str(Path(run.run.dir).absolute()) for run in runs)
-    run_dir = '"${runs[${SLURM_ARRAY_TASK_ID:-0}]}"'
-    ask = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))} {run_dir} {cluster.max_crashes} $code"
-    return ["code=$?", f"runs=({run_dirs})", f"[ $code -eq 0 ] || {ask}", "exit $code"]
+def _teardown(cluster: ClusterConfig, folder: Path, behind: list[str]) -> list[str]:
+    """A crash is answered here, where no process is left that could die of it, and before all else."""
+    ask = f"{_python(cluster)} -m launchers.requeue {shlex.quote(str(folder))} {RUN_DIR} {cluster.max_crashes} $code"
+    return ["code=$?", f"[ $code -eq 0 ] || {ask}", *behind, "exit $code"]
 
 
 def _srun_arguments(cluster: ClusterConfig) -> list[str]:

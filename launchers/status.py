@@ -21,7 +21,10 @@ class Status:
     @property
     def title(self) -> str:
         """The run's folder, or the command that comes after it."""
-        return f"  then {self.record.command}" if self.record.command else str(self.run_dir)
+        record = self.record
+        if record.step is not None:
+            return f"  at {record.step:,} {record.command}"
+        return f"  then {record.command}" if record.command else str(self.run_dir)
 
     @property
     def name(self) -> str:
@@ -48,13 +51,17 @@ class Status:
 def statuses_of(folders: Sequence[Path]) -> list[Status]:
     """Of run folders and folders of sweeps, in the order asked for; behind each run what comes after it.
 
+    Of the commands at checkpoints, of which there may be hundreds, those that ended well are left out but for the last.
     Raises LaunchError or RunFolderError where a folder is not that of a launched run.
     """
     run_dirs = [run_dir for folder in folders for run_dir in runs_in(folder)]
     jobs = [(run_dir, newest(run_dir)) for run_dir in run_dirs]
-    states = states_of([each for run_dir, job in jobs for each in (job, *after(run_dir, job))])
+    later = [after(run_dir, job) for run_dir, job in jobs]
+    states = states_of([each for (_, job), commands in zip(jobs, later, strict=True) for each in (job, *commands)])
     found = []
-    for run_dir, job in jobs:
+    for (run_dir, job), commands in zip(jobs, later, strict=True):
         found.append(Status(run_dir, job, states[job], Heartbeat.read(run_dir)))
-        found += [Status(run_dir, each, states[each], None) for each in after(run_dir, job)]
+        for each in commands:
+            if each.step is None or states[each].name != "finished" or each is commands[-1]:
+                found.append(Status(run_dir, each, states[each], None))
     return found

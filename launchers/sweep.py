@@ -10,6 +10,7 @@ import submitit
 from armd_dist.config import load_run, read_tree
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.run import Run
+from launchers.checkpoints import AtCheckpoints
 from launchers.config import ClusterConfig, load_for_sizes
 from launchers.folder import settings
 from launchers.job import TrainingJob
@@ -65,25 +66,27 @@ def load_sweep(path: Path, overrides: list[str], sweeps: list[str], sizes: Seque
     return runs
 
 
-def launch_sweep(runs: list[Run], cluster: ClusterConfig, limit: int | None) -> list[submitit.Job[None]]:
+def launch_sweep(
+    runs: list[Run], cluster: ClusterConfig, limit: int | None, at: AtCheckpoints | None = None
+) -> list[submitit.Job[None]]:
     """Submits the runs as one array, of which at most `limit` run at a time. Raises LaunchError.
 
     Script, logs and code lie in a folder beside the runs, each run's own folder says where.
     """
-    jobs = submit(_executor(runs, cluster, limit), [TrainingJob(settings(run)) for run in runs])
+    jobs = submit(_executor(runs, cluster, limit, at), [TrainingJob(settings(run)) for run in runs])
     for run, job in zip(runs, jobs, strict=True):
         Record.of(job).write(Path(run.run.dir))
     return jobs
 
 
-def sweep_script(runs: list[Run], cluster: ClusterConfig, limit: int | None) -> str:
+def sweep_script(runs: list[Run], cluster: ClusterConfig, limit: int | None, at: AtCheckpoints | None = None) -> str:
     """The batch script of the array, submitting and writing nothing."""
-    executor = _executor(runs, cluster, limit)
+    executor = _executor(runs, cluster, limit, at)
     executor.parameters["map_count"] = len(runs)
     return executor.script()
 
 
-def _executor(runs: list[Run], cluster: ClusterConfig, limit: int | None) -> Sbatch:
-    executor = executor_of(Path(runs[0].run.dir).parent, runs, cluster)
+def _executor(runs: list[Run], cluster: ClusterConfig, limit: int | None, at: AtCheckpoints | None) -> Sbatch:
+    executor = executor_of(Path(runs[0].run.dir).parent, runs, cluster, at)
     executor.update_parameters(array_parallelism=limit or len(runs))
     return executor

@@ -12,7 +12,9 @@ from armd_dist.cli.then import problems_of
 if TYPE_CHECKING:
     import submitit
 
+    from armd_dist.errors import Problem
     from armd_dist.run import Run
+    from launchers.checkpoints import AtCheckpoints
     from launchers.checks import Job
     from launchers.watch import Failure
 
@@ -22,7 +24,10 @@ app.command()(jobs.status)
 app.command()(jobs.logs)
 app.command()(jobs.cancel)
 
-NOT_CLUSTER = ("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit", "then", "wait")
+NOT_CLUSTER = (
+    *("path", "overrides", "cluster", "dry_run", "force", "sweep", "limit"),
+    *("then", "at_checkpoints", "every", "wait"),
+)
 SHOWN_RANKS = 8
 
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; fail if it fails.")]
@@ -37,6 +42,17 @@ Sweep = Annotated[
 ]
 Then = Annotated[
     list[str] | None, typer.Option(metavar='"eval {run} ..."', help="An armd command for afterwards; repeatable.")
+]
+At = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar='"eval {checkpoint} ..."',
+        help='An armd command for each checkpoint of --every, as in "eval {checkpoint} --data DIR --out '
+        '{run}/eval/{step}"; repeatable.',
+    ),
+]
+Every = Annotated[
+    int | None, typer.Option(min=1, help="Steps between these checkpoints; a multiple of checkpoint.keep_every.")
 ]
 
 
@@ -94,6 +110,8 @@ def slurm(
     sweep: Sweep = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Runs of a sweep at a time, at most.")] = None,
     then: Then = None,
+    at_checkpoints: At = None,
+    every: Every = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the script and settings; submit nothing.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Submit even what cannot fit the GPUs' memory.")] = False,
     wait: Wait = False,
@@ -109,12 +127,10 @@ def slurm(
 
     from launchers.checks import load_job
 
-    if wait and sweep:
-        raise typer.BadParameter("--wait follows one job, and a sweep has many: see armd launch status")
-    if limit and not sweep:
-        raise typer.BadParameter("--limit is of the runs of a sweep: give --sweep, or leave it out")
-    found = problems_of(then or [])
-    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run, found)
+    _refuse_without_each_other(wait, sweep, limit)
+    at, found = _at_checkpoints(at_checkpoints or [], every)
+    found += problems_of(then or [])
+    job = load_job(path, overrides or [], cluster, given, sweep or [], force or dry_run, found, at)
     if dry_run:
         from launchers.page import page
 
@@ -123,6 +139,25 @@ def slurm(
     started = _submit(job, bool(sweep), limit, then or [])
     if wait:
         _follow(started)
+
+
+def _refuse_without_each_other(wait: bool, sweep: list[str] | None, limit: int | None) -> None:
+    if wait and sweep:
+        raise typer.BadParameter("--wait follows one job, and a sweep has many: see armd launch status")
+    if limit and not sweep:
+        raise typer.BadParameter("--limit is of the runs of a sweep: give --sweep, or leave it out")
+
+
+def _at_checkpoints(commands: list[str], every: int | None) -> "tuple[AtCheckpoints | None, list[Problem]]":
+    """What was asked for, if anything was, and what armd itself would say against the commands."""
+    from launchers.checkpoints import FORM, OPTION, AtCheckpoints
+
+    if bool(commands) != bool(every):
+        missing, given = ("--every N", OPTION) if commands else (f"{OPTION} COMMAND", "--every")
+        raise typer.BadParameter(f"{given} needs {missing}: give both, or neither")
+    if not every:
+        return None, []
+    return AtCheckpoints(every, tuple(commands)), problems_of(commands, OPTION, f"write it without armd, {FORM}")
 
 
 def _submit(job: "Job", sweep: bool, limit: int | None, then: list[str]) -> "submitit.Job[None]":
@@ -135,11 +170,14 @@ def _submit(job: "Job", sweep: bool, limit: int | None, then: list[str]) -> "sub
     for line in in_words(job.plan, job.cluster) if job.plan else []:
         typer.echo(line)
     if sweep:
-        started = launch_sweep(job.runs, job.cluster, limit)
+        started = launch_sweep(job.runs, job.cluster, limit, job.at)
         _report_sweep(started, job.runs)
     else:
-        started = [launch_slurm(job.runs[0], job.cluster)]
+        started = [launch_slurm(job.runs[0], job.cluster, job.at)]
         _report(started[0], job.runs[0])
+    if job.at is not None:
+        for command in job.at.commands:
+            typer.echo(f"  each    {job.at.every:,} steps: armd {command}")
     for first, run in zip(started, job.runs, strict=True):
         for record in launch_after(first, Path(run.run.dir), then, job.cluster):
             typer.echo(f"  then    {record.id}  armd {record.command}, log {record.log(0)}")

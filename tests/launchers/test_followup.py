@@ -52,7 +52,7 @@ def test_a_command_that_armd_would_refuse_is_told_now(
 
 
 def test_the_folder_of_the_run_takes_its_place() -> None:
-    assert arguments_of("export {run} '{run}/an export'", Path("runs/a b")) == [
+    assert arguments_of("export {run} '{run}/an export'", run=Path("runs/a b")) == [
         "export",
         "runs/a b",
         "runs/a b/an export",

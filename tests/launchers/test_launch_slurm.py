@@ -62,7 +62,10 @@ def test_dry_run_shows_the_script_and_leaves_nothing(
 
 
 def test_what_dry_run_prints_is_a_shell_script(config: Path) -> None:
-    result = armd_launch(str(config), "--gpus-per-node", "0", "--dry-run")
+    command = "eval {checkpoint} --data 'a b' --out {run}/{step}"
+    kept = ("checkpoint.every=1", "checkpoint.keep_every=1", "--every", "2", "--at-checkpoints", command)
+    result = armd_launch(str(config), "--gpus-per-node", "0", "--dry-run", *kept)
+    assert f"#   each       2 steps: armd {command}" in result.stdout.splitlines()
     assert subprocess.run(["bash", "-n"], input=result.stdout, text=True, check=False).returncode == 0
     assert "export CUDA_VISIBLE_DEVICES=" in result.stdout
     assert "gpus-per-node" not in result.stdout.split("# setup")[0]

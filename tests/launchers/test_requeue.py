@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cluster_jobs import saved
 
 from launchers.errors import LaunchError
 from launchers.requeue import MOST_IDLE, Attempt, after_crash, last_step, main
@@ -41,12 +42,6 @@ def asked(commands: Callable[..., Path]) -> Iterator[Callable[[], list[str]]]:
     yield lambda: (folder / "asked").read_text().splitlines() if (folder / "asked").exists() else []
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def saved(run_dir: Path, step: int) -> None:
-    folder = run_dir / "checkpoints" / f"step-{step:08d}"
-    folder.mkdir(parents=True)
-    (folder / "COMPLETE").write_text("{}")
 
 
 def reasons(attempt: Attempt) -> list[str]:
