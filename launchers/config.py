@@ -64,7 +64,7 @@ class ClusterConfig(BaseModel):
         10,
         ge=0,
         description="A job that crashes is started again so many times at most, and never after two crashes in a row "
-        "with no new checkpoint in between. Preemptions, time limits and failed nodes have no limit.",
+        "with no update saved in between. Preemptions, time limits and failed nodes have no limit.",
     )
     partition: str | None = None
     account: str | None = None

@@ -2,7 +2,7 @@
 
 After a signal, with a checkpoint saved, the first process asks Slurm for another start; as often as need be. After a
 crash the batch script does, `python -m launchers.requeue`, within a budget, and not where two crashes in a row came
-without a new checkpoint in between. After a failed node, or `scontrol requeue`, Slurm does by itself.
+without an update saved in between. After a failed node, or `scontrol requeue`, Slurm does by itself.
 JOB_restarts.jsonl in the job's folder tells of each start and each end.
 """
 
@@ -14,18 +14,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import submitit
 
-from armd_dist.checkpoint.folder import complete_checkpoints
 from launchers.errors import LaunchError
+from launchers.reached import last_step, newest_step, newest_updates
 
-# Of metrics.jsonl, which grows for months: more than a line.
-LAST_BYTES = 65536
 # What squeue says of a job that Slurm has not ended; the second while a signal goes out to it.
 GOES_ON = ("RUNNING", "SIGNALING", "RESIZING")
 # Between one try and the next to speak with Slurm, which may be busy.
@@ -165,12 +163,13 @@ def after_crash(attempt: Attempt, run_dir: Path, max_crashes: int, code: int) ->
     if told or _state(attempt.job_id) not in GOES_ON:  # else somebody has cancelled it, or put it back already
         return
     crashes, step, reason = attempt.notes("crashed"), newest_step(run_dir), _last_error(attempt, code)
-    attempt.note("crashed", step, reason=reason)
+    updates = newest_updates(run_dir)
+    attempt.note("crashed", step, updates=updates, reason=reason)
     refusal = None
     if len(crashes) >= max_crashes:
         refusal = f"it has crashed {len(crashes) + 1} times, and cluster.max_crashes={max_crashes}"
-    elif crashes and crashes[-1]["step"] == step:
-        refusal = f"it crashed twice with no checkpoint after step {step} in between"
+    elif crashes and crashes[-1]["updates"] == updates:
+        refusal = f"it crashed twice with no update saved in between (step {step})"
     if refusal is None:
         _say(f"job {attempt.job_id} crashed and is started again from step {step}; the error: {reason}")
         for file in attempt.results():
@@ -179,26 +178,6 @@ def after_crash(attempt: Attempt, run_dir: Path, max_crashes: int, code: int) ->
         return
     attempt.note("given up", step, reason=f"{refusal}; the last error: {reason}")
     _say(f"error: job {attempt.job_id} is not started again: {refusal}; the last error: {reason}")
-
-
-def newest_step(run_dir: Path) -> int:
-    """Of the newest complete checkpoint; 0 where there is none."""
-    found = complete_checkpoints(run_dir)
-    return int(found[-1].name.removeprefix("step-")) if found else 0
-
-
-def last_step(run_dir: Path) -> int:
-    """That training has finished, saved or not; 0 before the first."""
-    try:
-        with open(run_dir / "metrics.jsonl", "rb") as metrics:
-            metrics.seek(max(0, metrics.seek(0, os.SEEK_END) - LAST_BYTES))
-            lines = metrics.read().splitlines()
-    except FileNotFoundError:
-        return 0
-    for line in reversed(lines):
-        with suppress(ValueError):  # of a process that was killed as it wrote
-            return int(json.loads(line)["step"])
-    return 0
 
 
 def _last_error(attempt: Attempt, code: int) -> str:

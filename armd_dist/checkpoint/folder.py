@@ -42,6 +42,11 @@ class TrainingState:
     versions: dict[str, str]
     skipped_updates: int = 0  # checkpoints of before it was counted have none
 
+    @property
+    def updates(self) -> int:
+        """Steps that the optimizer took."""
+        return self.step - self.skipped_updates
+
 
 @dataclass(frozen=True)
 class Sum:

@@ -206,7 +206,7 @@ def restore(engine: Engine, checkpoint: Path) -> Begun:
     state, averaged = checkpoint_folder.read_training_state(checkpoint), has_average(checkpoint)
     places = {key: piece for key, piece in engine.places().items() if averaged or not key.startswith("ema/")}
     fill(places, checkpoint, engine.topology)
-    engine.go_on_from(state.step - state.skipped_updates)
+    engine.go_on_from(state.updates)
     engine.skipped_updates = state.skipped_updates
     if not averaged:
         engine.begin_average()

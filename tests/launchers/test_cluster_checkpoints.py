@@ -8,8 +8,8 @@ import pytest
 from cluster_jobs import CPU_JOB, Cluster
 
 from armd_dist.heartbeat import Heartbeat
+from launchers.reached import last_step
 from launchers.record import after, newest
-from launchers.requeue import last_step
 
 pytestmark = pytest.mark.slurm
 

@@ -14,7 +14,7 @@ from cluster_jobs import CPU_JOB, Cluster, checkout_in, losses
 from omegaconf import OmegaConf
 from ranks import armd
 
-from launchers.requeue import last_step, newest_step
+from launchers.reached import last_step, newest_step
 
 pytestmark = pytest.mark.slurm
 

@@ -11,7 +11,8 @@ import pytest
 from cluster_jobs import saved
 
 from launchers.errors import LaunchError
-from launchers.requeue import MOST_IDLE, Attempt, after_crash, last_step, main
+from launchers.reached import last_step
+from launchers.requeue import MOST_IDLE, Attempt, after_crash, main
 
 ASKED = 'echo "$@" >> "$(dirname "$0")/asked"'
 
@@ -70,7 +71,7 @@ def test_two_crashes_without_progress_are_the_end(
     )
     after_crash(replace(attempt, number=1), tmp_path, max_crashes=9, code=1)
     assert asked() == ["requeue 7"]
-    told = "it crashed twice with no checkpoint after step 10 in between; the last error: RuntimeError: no luck"
+    told = "it crashed twice with no update saved in between (step 10); the last error: RuntimeError: no luck"
     assert reasons(attempt) == [told]
     assert f"error: job 7 is not started again: {told}" in capfd.readouterr().err
 
