@@ -2,8 +2,9 @@
 
 import json
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from armd_dist.model.armd import ARMD
     from data_pipeline.tokenizer import Tokenizer
 
-ORDER_HELP = (
-    "How tokens are placed: in --streams strided streams, one by one left to right or at random, or --block-size "
-)
+OrderChoice = Literal["left_to_right", "strided", "random", "block"]
+ORDER_HELP = "Of placing tokens: --streams strided ones, one by one, one by one at random, or --block-size at a time."
+MIN_P_HELP = "Sample among tokens of at least this share of the likeliest one's mass."
+SEED_HELP = "Of the first text; the next takes seed + 1. Equal seeds give equal text on one kind of device."
 PENALTY_HELP = "Above 1 tokens that stand in the text already become less likely; 1 changes nothing."
 PROMPTS_HELP = (
     'File of requests, a line each: {"prompt": "..."} or {"infill": "... <hole:8> ..."}, perhaps with "seed".'
@@ -27,17 +29,13 @@ PROMPTS_HELP = (
 def generate(
     model: Annotated[Path, MODEL],
     prompt: Annotated[list[str] | None, typer.Option(help="Text to continue; repeatable. Default: no prompt.")] = None,
-    infill: Annotated[
-        list[str] | None, typer.Option(help="Text with holes, such as 'To be <hole:8> to be'; repeatable.")
-    ] = None,
+    infill: Annotated[list[str] | None, typer.Option(help="Text with holes: 'To <hole:8> be'; repeatable.")] = None,
     prompts: Annotated[Path | None, typer.Option(help=PROMPTS_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="With --prompts: the answers' file. The same command resumes.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="With --prompts: texts decoded together.")] = 16,
-    order: Annotated[
-        Literal["left_to_right", "strided", "random", "block"], typer.Option(help=ORDER_HELP + "at a time.")
-    ] = "strided",
+    order: Annotated[OrderChoice, typer.Option(help=ORDER_HELP)] = "strided",
     streams: Annotated[int, typer.Option(min=1, help="Strided streams S: S tokens at a time after the heads.")] = 1,
     block_size: Annotated[int | None, typer.Option(min=1, help="With --order block: neighbours at a time.")] = None,
     max_new_tokens: Annotated[
@@ -46,13 +44,9 @@ def generate(
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest token.")] = 1.0,
     top_k: Annotated[int | None, typer.Option(min=1, help="Sample among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Sample among the likeliest tokens of this total mass.")] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Sample among tokens of at least this share of the likeliest one's mass.")
-    ] = None,
+    min_p: Annotated[float | None, typer.Option(help=MIN_P_HELP)] = None,
     repetition_penalty: Annotated[float, typer.Option(help=PENALTY_HELP)] = 1.0,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the first text; the next one takes seed + 1. One kind of device, one text.")
-    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help=SEED_HELP)] = 0,
     ema: Annotated[bool, EMA] = False,
     device: Annotated[str | None, DEVICE] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One object a line: text, tokens, logprobs, passes.")] = False,
@@ -61,27 +55,36 @@ def generate(
 
     Example: armd generate runs/quickstart --prompt "The value of" --streams 4 --max-new-tokens 64
     """
-    from armd_dist.errors import GenerationError
     from armd_dist.export.open import open_armd
-    from armd_dist.generation.requests import Ordering, Request, parse_infill
-    from armd_dist.generation.sampling import Sampling
+    from armd_dist.generation.requests import Request, parse_infill
 
     _check_sources(prompt, infill, prompts, out)
-    try:
-        ordering = Ordering(order, streams, block_size)
-        sampling = Sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-    except ValueError as error:
-        name, _, rest = str(error).partition("=")
-        raise GenerationError(f"--{name.replace('_', '-')}={rest}") from error
+    ordering, sampling = _read_settings(
+        (order, streams, block_size), (temperature, top_k, top_p, min_p, repetition_penalty)
+    )
     network, tokenizer = open_armd(model, ema)
     network.to(device_of(device))
     if prompts is not None and out is not None:
-        _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, max_new_tokens, seed, ema)
+        settings = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
+        _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, **settings)
         return
     asked = [(text, Request((text, max_new_tokens))) for text in prompt or ([] if infill else [""])]
     asked += [(text, Request(parse_infill(text), infill=True)) for text in infill or []]
     for number, (text, request) in enumerate(asked):
-        _answer(network, tokenizer, text, _with_seed(request, seed + number), ordering, sampling, as_json)
+        _answer(network, tokenizer, text, replace(request, seed=seed + number), ordering, sampling, as_json)
+
+
+def _read_settings(order: tuple[Any, ...], drawing: tuple[Any, ...]) -> "tuple[Ordering, Sampling]":
+    """Of the options in their order. Raises GenerationError with an option's name."""
+    from armd_dist.errors import GenerationError
+    from armd_dist.generation.requests import Ordering
+    from armd_dist.generation.sampling import Sampling
+
+    try:
+        return Ordering(*order), Sampling(*drawing)
+    except ValueError as error:
+        name, _, rest = str(error).partition("=")
+        raise GenerationError(f"--{name.replace('_', '-')}={rest}") from error
 
 
 def _check_sources(prompt: list[str] | None, infill: list[str] | None, prompts: Path | None, out: Path | None) -> None:
@@ -90,16 +93,10 @@ def _check_sources(prompt: list[str] | None, infill: list[str] | None, prompts: 
     if (prompts is None) != (out is None):
         given, missing = ("--prompts", "--out") if out is None else ("--out", "--prompts")
         raise GenerationError(
-            f"{given} {prompts or out}: needs {missing} too; texts are read from one, written to other"
+            f"{given} {prompts or out}: needs {missing} too; texts are read from the one, answers written to the other"
         )
     if prompts is not None and (prompt or infill):
         raise GenerationError(f"--prompts {prompts}: has the texts; leave out --prompt and --infill")
-
-
-def _with_seed(request: "Request", seed: int) -> "Request":
-    from dataclasses import replace
-
-    return replace(request, seed=seed)
 
 
 def _answer(
@@ -112,8 +109,6 @@ def _answer(
     as_json: bool,
 ) -> None:
     """One text, as soon as it is there."""
-    from dataclasses import asdict
-
     from armd_dist.generation.generate import generate_texts
 
     start = time.perf_counter()
@@ -141,8 +136,6 @@ def _answer_file(
     ema: bool,
 ) -> None:
     """Every request of a file, with a bar; the lines that are there already are kept."""
-    from dataclasses import asdict
-
     from rich.console import Console
     from rich.progress import Progress
 
