@@ -11,11 +11,15 @@ import typer
 from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from armd_dist.generation.decoder import Decoding
     from armd_dist.generation.requests import Ordering, Request
     from armd_dist.generation.sampling import Sampling
     from armd_dist.model.armd import ARMD
     from data_pipeline.tokenizer import Tokenizer
 
+LOOK_S = 0.08  # between two pictures of a text that is being generated
 OrderChoice = Literal["left_to_right", "strided", "random", "block"]
 ORDER_HELP = "Of placing tokens: --streams strided ones, one by one, one by one at random, or --block-size at a time."
 MIN_P_HELP = "Sample among tokens of at least this share of the likeliest one's mass."
@@ -108,11 +112,19 @@ def _answer(
     sampling: "Sampling",
     as_json: bool,
 ) -> None:
-    """One text, as soon as it is there."""
-    from armd_dist.generation.generate import generate_texts
+    """One text; in a terminal its tokens are seen as they come."""
+    from rich.console import Console
 
+    from armd_dist.generation.generate import answer, begin, samples_of
+    from armd_dist.generation.requests import prepare
+
+    prepared = [prepare(request, tokenizer, ordering, network.config.max_sequence_length)]
     start = time.perf_counter()
-    (sample,) = generate_texts(network, tokenizer, [request], ordering, sampling)
+    if as_json or not (console := Console()).is_terminal:
+        (sample,) = answer(network, tokenizer, prepared, sampling)
+    else:
+        watch(decoding := begin(network, tokenizer, prepared, sampling), tokenizer, console)
+        (sample,) = samples_of(decoding, tokenizer, prepared)
     seconds = time.perf_counter() - start
     if as_json:
         typer.echo(json.dumps({"infill" if request.infill else "prompt": text, **asdict(sample)}))
@@ -120,6 +132,22 @@ def _answer(
     count = len(sample.tokens)
     typer.echo(sample.text if request.infill else text + sample.text)
     typer.secho(f"[{count} tokens in {sample.passes} passes, {count / seconds:,.0f} tokens/s]", dim=True, err=True)
+
+
+def watch(decoding: "Decoding", tokenizer: "Tokenizer", console: "Console") -> None:
+    """Runs a decode of one text to its end, and shows what is there of it some times a second."""
+    from rich.live import Live
+    from rich.text import Text
+
+    from armd_dist.generation.generate import text_so_far
+
+    shown = 0.0
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while decoding.open:
+            decoding.step()
+            if time.monotonic() - shown > LOOK_S:
+                shown = time.monotonic()
+                live.update(Text(text_so_far(decoding, tokenizer)), refresh=True)
 
 
 def _answer_file(

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-from armd_dist.generation.decoder import Generated, decode
+from armd_dist.generation.decoder import Decoding, Generated
 from armd_dist.generation.passes import make_batch
-from armd_dist.generation.requests import Ordering, Prepared, Request, prepare
+from armd_dist.generation.requests import Prepared
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
 from data_pipeline.tokenizer import Tokenizer
+
+OPEN = "·"
 
 
 @dataclass(frozen=True)
@@ -25,20 +28,35 @@ class Sample:
     passes: int
 
 
-def generate_texts(
-    model: ARMD, tokenizer: Tokenizer, requests: Sequence[Request], ordering: Ordering, sampling: Sampling
-) -> list[Sample]:
-    """Answers requests in one batch, on the device where the model is. Raises GenerationError."""
-    longest = model.config.max_sequence_length
-    return answer(model, tokenizer, [prepare(one, tokenizer, ordering, longest) for one in requests], sampling)
-
-
 def answer(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> list[Sample]:
     """The samples of prepared requests, decoded together."""
+    decoding = begin(model, tokenizer, prepared, sampling)
+    while decoding.open:
+        decoding.step()
+    return samples_of(decoding, tokenizer, prepared)
+
+
+def begin(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> Decoding:
+    """The decode of prepared requests, for those who look on."""
     ids, turns = make_batch([one.ids for one in prepared], [one.turns for one in prepared], tokenizer.bos_id)
     seeds = [one.request.seed for one in prepared]
-    generated = decode(model, ids, turns, sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
+    return Decoding(model, ids, turns, sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
+
+
+def samples_of(decoding: Decoding, tokenizer: Tokenizer, prepared: Sequence[Prepared]) -> list[Sample]:
+    """What a decode that is done has made of its requests."""
+    generated = decoding.result()
     return [_sample(one, generated, row, tokenizer) for row, one in enumerate(prepared)]
+
+
+def text_so_far(decoding: Decoding, tokenizer: Tokenizer, row: int = 0) -> str:
+    """One whole text of a decode under way, up to its end where that is known; a dot for each token still open."""
+    end = int(decoding.ends[row])
+    tokens = decoding.text[row, 1 : end + 1].tolist()
+    there = [0 <= turn <= decoding.number for turn in decoding.turns[row, :end].tolist()]
+    runs = groupby(zip(tokens, there, strict=True), key=lambda pair: pair[1])
+    parts = [(final, [token for token, _ in run]) for final, run in runs]
+    return "".join(tokenizer.decode(part) if final else OPEN * len(part) for final, part in parts)
 
 
 def _sample(prepared: Prepared, generated: Generated, row: int, tokenizer: Tokenizer) -> Sample:

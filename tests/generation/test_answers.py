@@ -1,17 +1,20 @@
 """A file of requests: batches, what a kill leaves, settings that differ, lines that cannot be read; and the verb."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from toys import tiny_model
 from typer.testing import CliRunner
 
+from armd_dist.cli.generate import watch
 from armd_dist.cli.main import app
 from armd_dist.errors import GenerationError
 from armd_dist.generation.answers import Answers, answer_file, prepare_file, read_requests
-from armd_dist.generation.generate import generate_texts
-from armd_dist.generation.requests import Ordering, Request
+from armd_dist.generation.generate import answer, begin, samples_of, text_so_far
+from armd_dist.generation.requests import Ordering, Request, prepare
 from armd_dist.generation.sampling import Sampling
 from data_pipeline.tokenizer import Tokenizer
 
@@ -52,7 +55,7 @@ def test_every_line_is_answered_as_if_it_were_alone(tokenizer: Tokenizer, tmp_pa
     assert requests[1] == Request(("", 3), seed=4)
     model = tiny_model(vocab_size=tokenizer.vocab_size)
     for one, request in zip(answers, requests, strict=True):
-        (alone,) = generate_texts(model, tokenizer, [request], ORDERING, SAMPLING)
+        (alone,) = answer(model, tokenizer, [prepare(request, tokenizer, ORDERING, 24)], SAMPLING)
         assert (one["text"], one["tokens"], one["passes"]) == (alone.text, alone.tokens, alone.passes)
         assert one["logprobs"] == pytest.approx(alone.logprobs, abs=1e-10)
     assert answers[2]["text"].startswith("to ")
@@ -110,6 +113,34 @@ def test_lines_that_cannot_be_answered(line: str, message: str, tokenizer: Token
     path.write_text('{"prompt": "fine"}\n\n' + line + "\n")
     with pytest.raises(GenerationError, match=message):
         prepare_file(path, tokenizer, ORDERING, 24, max_new_tokens=6, seed=0)
+
+
+def test_text_is_seen_as_it_becomes_final(tokenizer: Tokenizer) -> None:
+    """Streams fill in place, and what was seen of a token stays."""
+    prepared = [prepare(Request(("to ", 6)), tokenizer, Ordering("strided", 2), 24)]
+    model = tiny_model(vocab_size=tokenizer.vocab_size)
+    decoding = begin(model, tokenizer, prepared, Sampling(0))
+    dots = []
+    while decoding.open:
+        seen = text_so_far(decoding, tokenizer)
+        assert seen.startswith("to ")
+        dots.append(seen.count("·"))
+        decoding.step()
+    assert dots == [6, 5, 4, 2]
+    (sample,) = samples_of(decoding, tokenizer, prepared)
+    assert text_so_far(decoding, tokenizer) == "to " + sample.text
+    assert answer(model, tokenizer, prepared, Sampling(0)) == [sample]
+
+
+def test_terminal_shows_the_text_while_it_grows(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("armd_dist.cli.generate.LOOK_S", 0.0)
+    prepared = [prepare(Request(("to ", 4)), tokenizer, Ordering(), 24)]
+    decoding = begin(tiny_model(vocab_size=tokenizer.vocab_size), tokenizer, prepared, Sampling(0))
+    screen = io.StringIO()
+    watch(decoding, tokenizer, Console(file=screen, force_terminal=True, width=80))
+    assert not decoding.open
+    pictures = [picture.count("·") for picture in screen.getvalue().split("\r") if "to " in picture]
+    assert pictures[:4] == [3, 2, 1, 0]
 
 
 def verb(*words: object) -> str:
