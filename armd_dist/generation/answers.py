@@ -154,12 +154,21 @@ class Answers:
                 "or ask as before"
             )
 
-    def append(self, answers: list[dict[str, Any]]) -> None:
-        """Writes them through to the disk."""
-        with self.path.open("ab") as file:
-            file.write("".join(json.dumps(one) + "\n" for one in answers).encode())
-            file.flush()
-            os.fsync(file.fileno())
+    def append(self, answers: list[dict[str, Any]], size: int) -> int:
+        """Writes them through to the disk, behind the `size` bytes that are ours; returns how many are then.
+
+        Raises GenerationError where the file has another size, for then another process writes it too.
+        """
+        try:
+            with self.path.open("ab") as file:
+                if file.tell() != size:
+                    raise GenerationError(f"--out {self.path}: another process writes it too; stop one of the two")
+                size += file.write("".join(json.dumps(one) + "\n" for one in answers).encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise GenerationError(f"--out {self.path}: cannot be written ({error.strerror})") from error
+        return size
 
 
 def answer_file(
@@ -170,10 +179,11 @@ def answer_file(
     A batch that a kill cut short is computed again as it was, so that rounding cannot make another text of it.
     """
     done = out.begin()
+    size = out.path.stat().st_size
     yield done
     for start in range(done // batch_size * batch_size, len(prepared), batch_size):
         batch = prepared[start : start + batch_size]
         samples = answer(model, tokenizer, batch, sampling)
         made = [{"number": start + n, **asdict(sample)} for n, sample in enumerate(samples)]
-        out.append(made[max(done - start, 0) :])
+        size = out.append(made[max(done - start, 0) :], size)
         yield start + len(batch)

@@ -90,6 +90,18 @@ def test_other_settings_are_refused(tokenizer: Tokenizer, tmp_path: Path) -> Non
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+def test_two_processes_do_not_write_one_file(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model, out = tiny_model(vocab_size=tokenizer.vocab_size), Answers(tmp_path / "out.jsonl", {})
+    prepared = prepare_file(write(tmp_path), tokenizer, ORDERING, 24, max_new_tokens=6, seed=3)
+    one, other = (answer_file(model, tokenizer, prepared, SAMPLING, out, 2) for _ in range(2))
+    assert [next(one), next(other), next(one)] == [0, 0, 2]
+    with pytest.raises(GenerationError, match=r"out.jsonl: another process writes it too; stop one of the two"):
+        next(other)
+    assert list(one) == [4, 5]
+    run(tmp_path, tokenizer, "alone.jsonl")
+    assert out.path.read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
