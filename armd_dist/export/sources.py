@@ -23,6 +23,7 @@ FILES = (
     "orders/strided.py",
     "generation/cache.py",
     "generation/sampling.py",
+    "generation/passes.py",
     "generation/decoder.py",
     "export/huggingface/configuration_armd.py",
     "export/huggingface/modeling_armd.py",

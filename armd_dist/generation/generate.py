@@ -1,20 +1,26 @@
 """Text in, text out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
-import torch
-
-from armd_dist.errors import GenerationError
-from armd_dist.generation.decoder import decode
+from armd_dist.generation.decoder import Decoding, Generated
+from armd_dist.generation.passes import make_batch
+from armd_dist.generation.requests import Prepared
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
-from armd_dist.orders.strided import strided_places
 from data_pipeline.tokenizer import Tokenizer
+
+OPEN = "·"
 
 
 @dataclass(frozen=True)
 class Sample:
-    """text: the continuation, cut at the first end of document; tokens and logprobs: all that was generated."""
+    """text: the continuation of a prompt, or all of a text whose holes were filled, up to its end.
+
+    tokens and logprobs (nats, of the model itself): what was generated up to the text's end, in text order, that end
+    included where the model set it. passes: forward passes that this text needed.
+    """
 
     text: str
     tokens: list[int]
@@ -22,22 +28,45 @@ class Sample:
     passes: int
 
 
-def generate_text(
-    model: ARMD, tokenizer: Tokenizer, prompt: str, streams: int, max_new_tokens: int, sampling: Sampling, seed: int
-) -> Sample:
-    """Continues `prompt` by `max_new_tokens` tokens in `streams` strided streams, on the device where the model is.
+def answer(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> list[Sample]:
+    """The samples of prepared requests, decoded together."""
+    decoding = begin(model, tokenizer, prepared, sampling)
+    while decoding.open:
+        decoding.step()
+    return samples_of(decoding, tokenizer, prepared)
 
-    Raises GenerationError.
-    """
-    device = next(model.parameters()).device
-    ids = torch.tensor([tokenizer.encode(prompt)], dtype=torch.int64, device=device).view(1, -1)
-    generator = torch.Generator(device).manual_seed(seed)
-    try:
-        blocks = strided_places(max_new_tokens, streams)
-        generated = decode(model, ids, blocks, sampling, tokenizer.bos_id, generator)
-    except ValueError as error:
-        raise GenerationError(str(error)) from error
-    tokens = generated.tokens[0].tolist()
-    end = tokens.index(tokenizer.eos_id) if tokenizer.eos_id in tokens else len(tokens)
-    logprobs = generated.logprobs[0].tolist()
-    return Sample(tokenizer.decode(tokens[:end]), tokens, logprobs, generated.passes)
+
+def begin(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> Decoding:
+    """The decode of prepared requests, for those who look on."""
+    ids, turns = make_batch([one.ids for one in prepared], [one.turns for one in prepared], tokenizer.bos_id)
+    seeds = [one.request.seed for one in prepared]
+    return Decoding(model, ids, turns, sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
+
+
+def samples_of(decoding: Decoding, tokenizer: Tokenizer, prepared: Sequence[Prepared]) -> list[Sample]:
+    """What a decode that is done has made of its requests."""
+    generated = decoding.result()
+    return [_sample(one, generated, row, tokenizer) for row, one in enumerate(prepared)]
+
+
+def text_so_far(decoding: Decoding, tokenizer: Tokenizer, row: int = 0) -> str:
+    """One whole text of a decode under way, up to its end where that is known; a dot for each token still open."""
+    end = int(decoding.ends[row])
+    tokens = decoding.text[row, 1 : end + 1].tolist()
+    there = [0 <= turn <= decoding.number for turn in decoding.turns[row, :end].tolist()]
+    runs = groupby(zip(tokens, there, strict=True), key=lambda pair: pair[1])
+    parts = [(final, [token for token, _ in run]) for final, run in runs]
+    return "".join(tokenizer.decode(part) if final else OPEN * len(part) for final, part in parts)
+
+
+def _sample(prepared: Prepared, generated: Generated, row: int, tokenizer: Tokenizer) -> Sample:
+    end = generated.ends[row]
+    mine = generated.placed[row, :end]
+    tokens = generated.tokens[row, :end]
+    shown = tokens if prepared.request.infill else tokens[mine]
+    return Sample(
+        tokenizer.decode(shown.tolist()),
+        tokens[mine].tolist(),
+        generated.logprobs[row, :end][mine].tolist(),
+        generated.passes[row],
+    )

@@ -45,6 +45,12 @@ with torch.no_grad():
         "one_stream": model.generate(given["ids"][:, :5], streams=1, max_new_tokens=6),
         "sampled": model.generate(given["ids"][:, :5], streams=2, max_new_tokens=8, do_sample=True, top_k=5, seed=3),
     }
+    short = torch.cat((torch.zeros(1, 3, dtype=torch.int64), given["ids"][:1, :2]), dim=1)
+    both = torch.cat((short, given["ids"][1:, :5]))
+    mask = torch.tensor([[0, 0, 0, 1, 1], [1] * 5])
+    ask = {"streams": 2, "max_new_tokens": 8, "do_sample": True, "min_p": 0.01, "repetition_penalty": 1.2}
+    found["padded"] = model.generate(both, attention_mask=mask, seed=4, **ask)
+    found["short"] = model.generate(given["ids"][:1, :2], seed=4, **ask)
     model.save_pretrained(out + "/again")
     again = AutoModelForCausalLM.from_pretrained(out + "/again", trust_remote_code=True)
     found["again"] = again(given["ids"]).logits
@@ -149,6 +155,11 @@ def test_strided_generation_takes_its_passes(fresh: dict[str, torch.Tensor]) -> 
 def test_usual_generate_agrees_with_one_stream(fresh: dict[str, torch.Tensor]) -> None:
     usual = fresh["usual"]
     assert torch.equal(usual, fresh["one_stream"][:, : usual.shape[1]])
+
+
+def test_padding_on_the_left_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:
+    assert torch.equal(fresh["padded"][:1, 3:], fresh["short"])
+    assert torch.equal(fresh["padded"][1, :5], given()["ids"][1, :5])
 
 
 def test_saving_again_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:

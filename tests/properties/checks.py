@@ -8,6 +8,7 @@ from torch import Tensor
 from toys import BOS, Rows, behind_prompt, block_list, rows_of
 
 from armd_dist.generation.decoder import decode
+from armd_dist.generation.passes import make_batch, turns_of
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
 from armd_dist.objectives.likelihood import token_nll
@@ -103,17 +104,19 @@ def past_order_dependence(model: ARMD, rows: Rows) -> float:
 def decode_against_full(model: ARMD, order: Order, prompt: int = 0, batch: int = 2, seed: int = 0) -> float:
     """Log-probabilities that the cached decoder reports against those of one full pass over the same text."""
     ids = rows_of(left_to_right(prompt), seed=seed, vocab=model.config.vocab_size, batch=batch).ids
-    made = decode(model, ids, block_list(order), Sampling(), BOS, torch.Generator().manual_seed(seed))
+    holes = [None] * len(order.position)
+    texts = [[*known, *holes] for known in ids.tolist()]
+    turns = [turns_of(block_list(order))] * batch
+    made = decode(model, *make_batch(texts, turns, BOS), Sampling(), BOS, range(seed, seed + batch))
     # The decoder reveals its prompt left to right before everything else.
     whole = behind_prompt(order, prompt)
     places = torch.from_numpy(whole.position).expand(batch, -1)
     first = torch.arange(1, prompt + 1)
     blocks = torch.cat((first, prompt + torch.from_numpy(order.block))).expand(batch, -1)
-    text = torch.cat((ids, made.tokens), dim=1)
-    rows = Rows(text.gather(1, places - 1), places, blocks)
+    rows = Rows(made.tokens.gather(1, places - 1), places, blocks)
     with torch.no_grad():
         nll = token_nll(model, rows.layout(), rows.ids).t()[:, prompt:]
-    return _far(made.logprobs.gather(1, places[:, prompt:] - prompt - 1), -nll)
+    return _far(made.logprobs.gather(1, places[:, prompt:] - 1), -nll)
 
 
 @torch.no_grad()

@@ -103,10 +103,11 @@ def test_positions_in_the_order_instead_of_the_text(context: str, monkeypatch: P
 def test_decoder_that_misses_its_nearest_neighbour(monkeypatch: Patch) -> None:
     model, order = tiny_model(), scheme("strided_2")
     assert decode_against_full(model, order, prompt=3) < 1e-10
-    layout = decoder._layout
+    lay_columns = decoder.lay_columns
 
-    def forgetful(text: Tensor, content: list[int], rows: list[int], visible: list[int], see: Any) -> Any:
-        return layout(text, content, rows, visible[:1], see)
+    def forgetful(turns: Tensor) -> Any:
+        columns = lay_columns(turns)
+        return dataclasses.replace(columns, left=torch.zeros_like(columns.left), left_distance=columns.places)
 
-    monkeypatch.setattr(decoder, "_layout", forgetful)
+    monkeypatch.setattr(decoder, "lay_columns", forgetful)
     assert decode_against_full(model, order, prompt=3) > 1e-4

@@ -10,6 +10,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.generation.decoder import Generated, decode
+from armd_dist.generation.passes import make_batch, turns_of
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
@@ -65,15 +66,17 @@ class ArmdForCausalLM(PreTrainedModel, GenerationMixin):
         """transformers' own generate(), or with `streams` strided decoding with a KV cache.
 
         With `streams`: returns [batch, input length + max_new_tokens], tokens behind the first EOS included. Takes
-        max_new_tokens, do_sample, temperature, top_k, top_p, seed. `last_passes` then tells the forward passes run.
+        max_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed (row n takes seed + n) and
+        an attention_mask that hides padding on the left. `last_passes` then tells the forward passes run.
         """
         if streams is None:
             return super().generate(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
         if input_ids is None:
             raise ValueError("generate(streams=...) needs input_ids")
         generated = self._decode(input_ids, streams, **kwargs)
-        self.last_passes = generated.passes
-        return torch.cat((input_ids, generated.tokens), dim=1)
+        self.last_passes = max(generated.passes)
+        new = generated.tokens[generated.placed].view(len(input_ids), -1)
+        return torch.cat((input_ids, new.to(input_ids.device)), dim=1)
 
     def _decode(
         self,
@@ -84,21 +87,21 @@ class ArmdForCausalLM(PreTrainedModel, GenerationMixin):
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
         seed: int = 0,
         attention_mask: Tensor | None = None,
     ) -> Generated:
-        if attention_mask is not None and not attention_mask.all():
-            raise ValueError("padding is not supported: give prompts of equal length")
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if (mask.diff(dim=1) < 0).any():
+            raise ValueError("padding on the right is not supported: pad prompts on the left (padding_side='left')")
         bos = self.config.bos_token_id
-        prompt = input_ids[:, 1:] if input_ids.shape[1] and (input_ids[:, 0] == bos).all() else input_ids
-        return decode(
-            self.armd,
-            prompt,
-            strided_places(max_new_tokens, streams),
-            Sampling(temperature if do_sample else 0.0, top_k, top_p),
-            bos,
-            torch.Generator(device=input_ids.device).manual_seed(seed),
-        )
+        rows = [row[real.bool()].tolist() for row, real in zip(input_ids, mask, strict=True)]
+        texts = [[*row[row[:1] == [bos] :], *[None] * max_new_tokens] for row in rows]
+        turns = [turns_of(strided_places(max_new_tokens, streams))] * len(rows)
+        sampling = Sampling(temperature if do_sample else 0.0, top_k, top_p, min_p, repetition_penalty)
+        seeds = range(seed, seed + len(rows))
+        return decode(self.armd, *make_batch(texts, turns, bos), sampling, bos, seeds)
 
     def _logits(self, ids: Tensor, block: Tensor) -> Tensor:
         positions = torch.arange(1, ids.shape[1] + 1, device=ids.device).expand_as(ids)
