@@ -5,6 +5,7 @@ it. So each comes once, over requeues, crashes and later jobs of the same run. W
 between it comes twice, and never not at all.
 """
 
+import os
 import signal
 import sys
 import time
@@ -93,11 +94,17 @@ class Submitter:
 @contextmanager
 def _undisturbed() -> Iterator[None]:
     """SIGTERM waits, also for the sbatch that is started inside, which might be taken and not be noted."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    waiting: list[int] = []
+    # A child inherits the mask. This process may have other threads, NumPy's, which take the signal in spite of it.
+    handler = signal.signal(signal.SIGTERM, lambda number, _: waiting.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGTERM, handler)
+        if waiting:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _say(text: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -168,8 +169,13 @@ def test_what_slurm_has_taken_is_noted_before_the_process_ends(
     run_dir: Path, commands: Callable[..., Path], sigterm: None
 ) -> None:
     (commands(sbatch=SBATCH) / "ending").touch()
+    other = threading.Event()
+    thread = threading.Thread(target=other.wait)  # which takes the signal, where the main thread holds it back
+    thread.start()
     with pytest.raises(SystemExit):
         submitter(run_dir).watch()
+    other.set()
+    thread.join()
     assert [step for step, _, _ in submitter(run_dir).due()] == [20]
 
 
