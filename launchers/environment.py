@@ -1,9 +1,11 @@
 """The environment variables of a job: which ones it must not inherit, and which ones its processes need."""
 
 import os
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import submitit
 from submitit.helpers import TorchDistributedEnvironment
 
 # What another job, Slurm's or torchrun's, tells its processes about themselves.
@@ -31,6 +33,9 @@ def export_place() -> None:
     """Tells torch.distributed this process' place in the job. Called by every process, before torch is imported."""
     # Every process sees all GPUs of its node and picks cuda:LOCAL_RANK; showing it one alone would leave no such index.
     place = TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+    # Not the port that submitit draws: the system may have lent it to a client (from 32768 on), at every start again.
+    start = f"{submitit.JobEnvironment().job_id} {os.environ.get('SLURM_RESTART_COUNT', '0')}"
+    os.environ["MASTER_PORT"] = str(random.Random(start).randint(20_000, 32_767))
     if place.local_world_size == place.world_size:
         # One machine needs no name that others can resolve, and many laptops and containers cannot resolve their own.
         os.environ["MASTER_ADDR"] = "127.0.0.1"
