@@ -139,7 +139,7 @@ def _start_wandb(run: Run) -> Any:
     """A wandb run, offline where no key is set; None where logging.wandb=disabled."""
     if run.logging.wandb == "disabled":
         return None
-    import wandb  # 20 MB and most of a second: only where it is used
+    import wandb  # large and slow to import: only where it is used
 
     mode = run.logging.wandb
     if mode == "auto":
