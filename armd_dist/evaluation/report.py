@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from armd_dist.evaluation.perplexity import Interval, Perplexity
+from armd_dist.evaluation.quality import Quality
 from armd_dist.evaluation.study import Findings
 from armd_dist.tables import plain_table
 from data_pipeline.files import write_atomically
@@ -52,13 +53,41 @@ def _percent(right: Interval) -> str:
     return f"{right.value:.1%}{around}"
 
 
-def write_json(folder: Path, about: dict[str, Any], findings: list[Findings]) -> Path:
-    """Writes folder/evaluation.json in one rename and returns its path. `about`: of the model and the settings."""
+def samples_table(generation: Quality) -> Table:
+    """What samples are like at each number of streams, beside held-out text."""
+    shown = plain_table("samples", "gen-PPL", "entropy", "distinct-1", "repetition", "MAUVE", "passes", "tokens/s")
+    for name, one in generation.items():
+        judged = one["gen_ppl"]
+        shown.add_row(
+            name,
+            "" if judged is None else f"{judged['value']:.2f}",
+            f"{one['entropy']:.3f}",
+            f"{one['distinct_1']:.3f}",
+            _shown(one["repetition_4"], 3),
+            _shown(one.get("mauve"), 3),
+            str(one.get("passes", "")),
+            f"{one['tokens_per_second']:,.0f}" if "tokens_per_second" in one else "",
+        )
+    judged = next(iter(generation.values()))["gen_ppl"]
+    if judged is not None:
+        shown.caption = f"judge: {judged['judge']} in {judged['judge_dtype']}"
+    return shown
+
+
+def write_report(
+    folder: Path, about: dict[str, Any], findings: list[Findings], generation: Quality | None = None
+) -> list[Path]:
+    """Writes folder/evaluation.json and folder/report.html, each in one rename, and returns their paths.
+
+    about: of the model and the settings.
+    """
     content = dict(about)
     for found in findings:
         if found.material.name == "data":
             content |= found.content()
         else:
             content.setdefault("sets", {})[found.material.name] = found.content()
+    if generation is not None:
+        content["generation"] = generation
     write_atomically(folder / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
-    return folder / "evaluation.json"
+    return [folder / "evaluation.json"]

@@ -19,6 +19,7 @@ from armd_dist.model.denoiser import Denoiser
 from data_pipeline.stream import TokenStream
 
 LEFT_TO_RIGHT = Ordered("left_to_right", Ordering("left_to_right"))
+DEFAULT_STREAMS = [1, 2, 4]
 MASKINGS = 8  # draws for each window of a denoiser's bound
 
 
@@ -33,11 +34,16 @@ class Wanted:
     blocks: list[int] | None = None
     random_orders: int | None = None
 
+    @property
+    def sampled_streams(self) -> list[int]:
+        """Numbers of streams in which samples are written."""
+        return self.streams or DEFAULT_STREAMS
+
     def schemes(self, ready: Ready, material: "Sequence[Material]") -> list[Scheme]:
         """Raises EvaluationError for what this kind of model, or the dataset's windows, have not."""
         if isinstance(ready.opened.network, Denoiser):
             return [self._maskings(ready.opened.block_length)]
-        streams = self.streams or ([] if self.blocks else [1, 2, 4])
+        streams = self.streams or ([] if self.blocks else DEFAULT_STREAMS)
         longest = min(
             [one.about["sequence_length"] for one in material if "sequence_length" in one.about], default=None
         )
