@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
+from armd_dist.evaluation.page import write_page
 from armd_dist.evaluation.perplexity import Interval, Perplexity
 from armd_dist.evaluation.quality import Quality
 from armd_dist.evaluation.study import Findings
@@ -26,7 +27,8 @@ def table(found: Findings) -> Table:
     first = next(iter(found.perplexity.values())).value
     for name, one in found.perplexity.items():
         right = [_percent(found.accuracy[name])] if name in found.accuracy else []
-        shown.add_row(name, *_cells(one), f"x {one.value / first:.3f}", *right)
+        dearer = f"x {found.price[name].value:.3f}" if name in found.price else ""
+        shown.add_row(name, *_cells(one), dearer, *right)
         if one.importance is not None:
             weighted = f"≤ {one.importance:.2f}"
             shown.add_row(f"  {one.draws} orders", weighted, *[""] * 5, f"x {one.importance / first:.3f}")
@@ -36,16 +38,21 @@ def table(found: Findings) -> Table:
 def _cells(found: Perplexity) -> tuple[str, ...]:
     return (
         f"{found.value:.2f}" if found.draws is None else f"≤ {found.value:.2f}",
-        "one document" if found.low is None else f"{found.low:.4g} to {found.high:.4g}",
+        "one document" if found.low is None else f"{_short(found.low)} to {_short(found.high)}",
         _shown(found.bits_per_byte, 3),
-        _shown(found.heads, 2),
-        _shown(found.parallel, 2),
+        _short(found.heads),
+        _short(found.parallel),
         "" if found.steps is None else str(found.steps),
     )
 
 
 def _shown(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
+
+
+def _short(value: float | None) -> str:
+    """Three digits at least."""
+    return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
 
 
 def _percent(right: Interval) -> str:
@@ -90,4 +97,4 @@ def write_report(
     if generation is not None:
         content["generation"] = generation
     write_atomically(folder / "evaluation.json", (json.dumps(content, indent=2) + "\n").encode())
-    return [folder / "evaluation.json"]
+    return [folder / "evaluation.json", write_page(folder, content)]

@@ -9,9 +9,9 @@ from typing import Any
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.evaluate import Advance, Evaluation, figures
 from armd_dist.evaluation.items import Passages, Source, Windows
-from armd_dist.evaluation.journal import Journal
+from armd_dist.evaluation.journal import Journal, Record
 from armd_dist.evaluation.opening import Ready
-from armd_dist.evaluation.perplexity import Perplexity, accuracy
+from armd_dist.evaluation.perplexity import Interval, Perplexity, accuracy, price
 from armd_dist.evaluation.schemes import Masked, Ordered, Scheme
 from armd_dist.evaluation.texts import TextSet
 from armd_dist.generation.requests import Ordering
@@ -129,15 +129,17 @@ def passages_of(ready: Ready, texts: TextSet, length: int, stride: int) -> Mater
 
 @dataclass(frozen=True)
 class Findings:
-    """perplexity, and for sets of answers accuracy, by the scheme's name."""
+    """By the scheme's name; price: of all but the first one, over it; accuracy: for sets of answers."""
 
     material: Material
     perplexity: dict[str, Perplexity]
-    accuracy: dict[str, Any]
+    price: dict[str, Interval]
+    accuracy: dict[str, Interval]
 
     def content(self) -> dict[str, Any]:
         """For evaluation.json."""
-        found = {"perplexity": {name: asdict(one) for name, one in self.perplexity.items()}}
+        prices = {name: {"price": asdict(one)} for name, one in self.price.items()}
+        found = {"perplexity": {name: asdict(one) | prices.get(name, {}) for name, one in self.perplexity.items()}}
         accurate = {"accuracy": {name: asdict(one) for name, one in self.accuracy.items()}} if self.accuracy else {}
         return {**self.material.about, **found, **accurate}
 
@@ -164,10 +166,14 @@ def measure(
         kept,
         {**settings, **material.identity},
     )
-    perplexity, right = {}, {}
+    perplexity, prices, right = {}, {}, {}
+    first: list[Record] = []
     for scheme in schemes:
         if records := evaluation.records(scheme, advance):
             perplexity[scheme.name] = figures(scheme, material.source, records)
+            if first:
+                prices[scheme.name] = price(records, first)
             if material.answers and scheme.exact:
                 right[scheme.name] = accuracy(records)
-    return Findings(material, perplexity, right)
+            first = first or records
+    return Findings(material, perplexity, prices, right)
