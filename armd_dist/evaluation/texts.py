@@ -1,6 +1,6 @@
 """Texts to score that are no dataset of ours: the corpora of zero-shot tables, and any file of texts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
@@ -101,6 +101,31 @@ def load_sets(file: Path) -> list[TextSet]:
     if problems:
         raise EvaluationError("\n".join(map(str, problems)))
     return sets
+
+
+def load_named(given: Sequence[str]) -> list[TextSet]:
+    """The sets that `--texts` names: a YAML of sets, or FORMAT=FILE. Raises EvaluationError with every problem."""
+    sets: list[TextSet] = []
+    problems: list[str] = []
+    for text in given:
+        try:
+            sets += load_sets(Path(text)) if text.endswith((".yaml", ".yml")) else [_load_one(text)]
+        except EvaluationError as error:
+            problems.append(f"--texts {error}")
+    names = [one.name for one in sets]
+    problems += [
+        f"--texts {name}: is there twice; give each set once" for name in {n for n in names if names.count(n) > 1}
+    ]
+    if problems:
+        raise EvaluationError("\n".join(problems))
+    return sets
+
+
+def _load_one(text: str) -> TextSet:
+    kind, equals, path = text.partition("=")
+    if not equals or kind not in FORMATS:
+        raise EvaluationError(f"{text}: is neither a YAML of sets nor FORMAT=FILE with one of {', '.join(FORMATS)}")
+    return _load(kind, _Entry(path, kind))
 
 
 def _load(name: str, entry: _Entry) -> TextSet:
