@@ -104,9 +104,9 @@ class Decoding:
         """One forward pass, and the tokens of its block."""
         self.number += 1
         begin, end = self.columns.ends[self.number - 1 : self.number + 1]
-        logits = self.model(self._layout(), self.caches)
+        logits = self.model.layers.whole_logits(self.model(self._layout(), self.caches, asked=end - begin))
         # Without the vocabulary's padding: it would take part in how random numbers become tokens.
-        logits = logits[begin - end :, :, : self.model.config.vocab_size]
+        logits = logits[..., : self.model.config.vocab_size]
         slots = self.columns.slots[:, begin:end]
         uniforms = self.uniforms.gather(1, slots).t()
         tokens, scores = sample(logits, self.sampling, uniforms, None if self.seen is None else self.seen[:, :-1])
