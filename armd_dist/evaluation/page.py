@@ -19,6 +19,10 @@ STRIDED = (
     "With S streams the heads come one by one, then S tokens at a time. The perplexity is that of this very sampler, "
     "exact and no bound. Bars: 95 % intervals by bootstrap."
 )
+PRICED = (
+    "The price is the perplexity over that of the first order. Its interval draws documents once for both, so it is "
+    "narrower than theirs."
+)
 JUDGED = (
     "exp of the judge's mean nats per token of its own; prompts are read and not counted. A text that repeats itself "
     "pleases a judge: entropy (mean over samples of the entropy of a sample's own token frequencies, in nats), "
@@ -29,6 +33,8 @@ JUDGED = (
 PERPLEXITIES = {
     "value": "perplexity",
     "low": "95 % interval",
+    "price.value": "price",
+    "price.low": "its interval",
     "heads": "heads",
     "parallel": "parallel",
     "steps": "passes",
@@ -55,7 +61,8 @@ WRITTEN = {
     "gen_ppl.tokens": "tokens of the judge",
     "gen_ppl.truncated": "texts it cut",
 }
-THREE_DIGITS = ("bits_per_byte", "entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "mauve")
+VARIETY = ("entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "mauve")
+THREE_DIGITS = ("price.value", "price.low", "bits_per_byte", *VARIETY)
 
 
 def write_page(folder: Path, evaluation: Row) -> Path:
@@ -77,13 +84,10 @@ def _orders(evaluation: Row) -> str:
     found: Row = evaluation.get("perplexity") or {}
     if not found:
         return ""
-    rows = {_named(name, one): one for name, one in found.items()}
-    return _section(
-        "Perplexity",
-        _order_charts(evaluation, found),
-        _table("order", PERPLEXITIES, rows),
-        _table("order", SCORED, rows),
-    )
+    rows = {_named(name, one): _flat(one) for name, one in found.items()}
+    priced = f"<p>{PRICED}</p>" if any(one.get("price") for one in found.values()) else ""
+    tables = _table("order", PERPLEXITIES, rows), priced, _table("order", SCORED, rows)
+    return _section("Perplexity", _order_charts(evaluation, found), *tables)
 
 
 def _named(name: str, found: Row) -> str:
@@ -130,7 +134,8 @@ def _generation_chart(found: Row) -> str:
 
 
 def _flat(one: Row) -> Row:
-    return {**one, **{f"gen_ppl.{name}": value for name, value in (one.get("gen_ppl") or {}).items()}}
+    parts = ("gen_ppl", "price")
+    return {**one, **{f"{part}.{name}": value for part in parts for name, value in (one.get(part) or {}).items()}}
 
 
 def _sets(evaluation: Row) -> str:
@@ -141,7 +146,7 @@ def _sets(evaluation: Row) -> str:
     for name, one in sets.items():
         known = [(key, one[key]) for key in ("path", "detokenizer", "documents") if key in one]
         parts += [f"<h3>{_text(name)}</h3>", _about(known)]
-        rows = {_named(order, found): found for order, found in (one.get("perplexity") or {}).items()}
+        rows = {_named(order, found): _flat(found) for order, found in (one.get("perplexity") or {}).items()}
         parts += [_table("order", PERPLEXITIES, rows), _table("order", SCORED, rows)]
         if one.get("accuracy"):
             columns = {"value": "accuracy of the last word", "low": "95 % interval"}
@@ -199,6 +204,7 @@ def _cell(row: Row, key: str, digits: int) -> str:
     if value is None:
         return ""
     if key.endswith("low"):
+        digits = 3 if key in THREE_DIGITS else digits
         return f"{value:,.{digits}f} to {row[key.replace('low', 'high')]:,.{digits}f}"
     if isinstance(value, int) or key == "tokens_per_second":
         return f"{value:,.0f}"

@@ -16,7 +16,8 @@ NASTY = "<script>alert('&amp;')</script> $sections ${x} \u2028 </pre>"
 def perplexity(value: float, steps: int, **more: Any) -> dict[str, Any]:
     interval = {"value": value, "low": value - 1.5, "high": value + 2.25}
     counts = {"tokens": 51_968, "bytes": 150_123, "documents": 20, "bits_per_byte": value / 100}
-    rest = {"heads": None, "parallel": None, "steps": steps, "draws": None, "importance": None}
+    rest: dict[str, Any] = {"heads": None, "parallel": None, "steps": steps, "draws": None, "importance": None}
+    rest["price"] = {"value": 1.031, "low": 1.017, "high": 1.049}
     return {**interval, **counts, **rest, **more}
 
 
