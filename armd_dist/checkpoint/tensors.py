@@ -51,11 +51,7 @@ def load_model(path: Path, ema: bool = False) -> tuple[Network, Run, Path]:
     """
     checkpoint = resolve_checkpoint(path)
     run = load_run(checkpoint / "run.yaml")
-    if ema and run.training.ema_decay is None:
-        raise CheckpointError(
-            f"--ema: {checkpoint} holds no average of the weights (it was saved with training.ema_decay=null); "
-            "leave out --ema, or go on training with training.ema_decay=0.9999"
-        )
+    refuse_no_average(run, checkpoint, ema)
     part = "ema" if ema else "weight"
     model = make_network(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
     weights = {
@@ -68,3 +64,12 @@ def load_model(path: Path, ema: bool = False) -> tuple[Network, Run, Path]:
     for name in VOCABULARY & dict(model.named_parameters()).keys():
         model.get_parameter(name).data.copy_(weights[f"{part}/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint
+
+
+def refuse_no_average(run: Run, checkpoint: Path, ema: bool) -> None:
+    """Raises CheckpointError where an average is asked for, and a checkpoint of this run holds none."""
+    if ema and run.training.ema_decay is None:
+        raise CheckpointError(
+            f"--ema: {checkpoint} holds no average of the weights (it was saved with training.ema_decay=null); "
+            "leave out --ema, or go on training with training.ema_decay=0.9999"
+        )

@@ -26,6 +26,7 @@ FILES = (
     "generation/passes.py",
     "generation/decoder.py",
     "export/huggingface/configuration_armd.py",
+    "export/huggingface/alignment.py",
     "export/huggingface/modeling_armd.py",
 )
 

@@ -66,8 +66,9 @@ class ArmdConfig(PretrainedConfig):
 
     @property
     def max_position_embeddings(self) -> int:
-        """The name under which transformers' own tools look for the longest input, BOS included."""
-        return self.max_sequence_length + 1
+        """The name under which transformers' own tools look for the longest input, BOS included: its last row stands
+        at the last place and predicts the token there."""
+        return self.max_sequence_length
 
     @property
     def head_dim(self) -> int:
