@@ -82,7 +82,7 @@ class Evaluation:
             found = cls(json.loads(file.read_text()))
             found.markdown()
             return found
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
             raise ExportError(f"{file}: is no evaluation.json of armd eval --out ({error!r}); measure again") from error
 
     def markdown(self) -> str:

@@ -30,6 +30,13 @@ FILES = (
     "export/huggingface/modeling_armd.py",
 )
 
+AUTO_MAP = {
+    "AutoConfig": "configuration_armd.ArmdConfig",
+    "AutoModel": "modeling_armd.ArmdModel",
+    "AutoModelForCausalLM": "modeling_armd.ArmdForCausalLM",
+}
+MODEL_CLASS = AUTO_MAP["AutoModelForCausalLM"]
+
 _IMPORT = re.compile(r"^from armd_dist\.(?:\w+\.)*(\w+) import", re.MULTILINE)
 _MODEL_CONFIG = "from armd_dist.model.config import ModelConfig"
 _EXPORTED_CONFIG = "from armd_dist.export.huggingface.configuration_armd import ArmdConfig as ModelConfig"

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as hf_logging
 
 from armd_dist.checkpoint.tensors import load_model
 from armd_dist.errors import ExportError
 from armd_dist.export.open import require_armd
+from armd_dist.export.sources import MODEL_CLASS
 from armd_dist.generation.decoder import decode
 from armd_dist.generation.passes import make_batch, turns_of
 from armd_dist.generation.sampling import Sampling
@@ -58,7 +59,8 @@ def verify(folder: Path, checkpoint: Path, ema: bool, dtype: torch.dtype, tokeni
     in_fp32 = _nats(model, ids, tokenizer.bos_id)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
-    exported = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True, dtype=torch.float32)
+    # Not through AutoModel, which in one process takes the code of the first folder for all that follow.
+    exported = get_class_from_dynamic_module(MODEL_CLASS, str(folder)).from_pretrained(folder, dtype=torch.float32)
     difference = _compare_logits(folder, model, exported, ids, tokenizer.bos_id)
     nats, found = _nats(model, ids, tokenizer.bos_id), _exported_nats(exported, ids, tokenizer.bos_id)
     if not abs(nats - found) <= TOLERANCE:

@@ -25,7 +25,7 @@ from armd_dist.export.files import DTYPES, TensorFile, parse_size, plan_files
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.model_card import Evaluation, find_evaluation, model_card
 from armd_dist.export.open import DENOISER
-from armd_dist.export.sources import write_sources
+from armd_dist.export.sources import AUTO_MAP, write_sources
 from armd_dist.export.tokenizer import require_exportable, write_fast_tokenizer
 from armd_dist.export.verify import Verified, verify
 from armd_dist.export.weights import PREFIX, Source, exported_shapes, write_weights
@@ -167,11 +167,7 @@ def _config(
         pad_token_id=tokenizer.pad_id,
         architectures=["ArmdForCausalLM"],
         dtype=dtype,
-        auto_map={
-            "AutoConfig": "configuration_armd.ArmdConfig",
-            "AutoModel": "modeling_armd.ArmdModel",
-            "AutoModelForCausalLM": "modeling_armd.ArmdForCausalLM",
-        },
+        auto_map=AUTO_MAP,
     )
 
 
