@@ -8,6 +8,8 @@ import typer
 from armd_dist.cli.arguments import EMA
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from armd_dist.export.write import Exported
 
 
@@ -43,25 +45,24 @@ def export(
 
     Example: armd export runs/quickstart runs/quickstart/export --dtype bfloat16
     """
+    from armd_dist.export.write import export_checkpoint
+
+    with _bar() as progress:
+        task = progress.add_task("writing", total=None)
+
+        def told(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        done = export_checkpoint(checkpoint, out, max_shard_size, ema, dtype, verify, evaluation, told)
+    typer.echo(_told(out, dtype, done))
+
+
+def _bar() -> "Progress":
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from armd_dist.export.write import export_checkpoint
-
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("writing", total=None)
-        done = export_checkpoint(
-            checkpoint,
-            out,
-            max_shard_size,
-            ema,
-            dtype,
-            verify,
-            evaluation,
-            lambda count, total: progress.update(task, completed=count, total=total),
-        )
-    typer.echo(_told(out, dtype, done))
+    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True)
 
 
 def _told(out: Path, dtype: str, done: "Exported | None") -> str:

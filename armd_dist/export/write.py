@@ -134,7 +134,7 @@ def _write(job: _Job, folder: Path, told: Callable[[int, int], object]) -> None:
 
     source = Source.of(job.checkpoint, job.ema, job.run.model)
     write_weights(source, job.files, folder, advance)
-    tokenizer, longest = job.checkpoint / "tokenizer.model", job.config.max_position_embeddings
+    tokenizer, longest = job.checkpoint / "tokenizer.model", job.config.max_sequence_length
     job.config.save_pretrained(folder)
     write_sources(folder)
     write_fast_tokenizer(tokenizer, folder, model_max_length=longest)

@@ -24,20 +24,20 @@ class Layers(Protocol):
     weight requires a gradient, and a trained model would differ from its export in the last digits.
     """
 
-    def column(self, in_size: int, out_size: int) -> nn.Module:
-        """Linear without bias, output features split."""
+    def column(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        """Linear, output features split."""
         ...
 
-    def row(self, in_size: int, out_size: int) -> nn.Module:
-        """Linear without bias, input features split, output whole."""
+    def row(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        """Linear, input features split, output whole."""
         ...
 
     def whole(self, in_size: int, out_size: int) -> nn.Module:
         """Linear without bias that every process holds entirely."""
         ...
 
-    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
-        """Norm of whole hidden states over the last dimension, without bias. kind: rmsnorm or layernorm."""
+    def norm(self, size: int, eps: float, kind: str, bias: bool = False) -> nn.Module:
+        """Norm of whole hidden states over the last dimension. kind: rmsnorm, which has no bias, or layernorm."""
         ...
 
     def head_norm(self, size: int, eps: float) -> nn.Module:
@@ -93,22 +93,22 @@ class Places(nn.Embedding):
         return super().forward(input if self.num_embeddings > 1 else torch.zeros_like(input))
 
 
-def make_norm(size: int, eps: float, kind: str) -> nn.Module:
-    """The norm of this kind: rmsnorm or layernorm, neither with a bias."""
-    return nn.LayerNorm(size, eps, bias=False) if kind == "layernorm" else RMSNorm(size, eps)
+def make_norm(size: int, eps: float, kind: str, bias: bool) -> nn.Module:
+    """The norm of this kind: rmsnorm, which has no bias, or layernorm."""
+    return nn.LayerNorm(size, eps, bias=bias) if kind == "layernorm" else RMSNorm(size, eps)
 
 
 class PlainLayers:
     """One process holds everything. For generation, evaluation, export and as the reference in tests."""
 
-    def column(self, in_size: int, out_size: int) -> nn.Module:
-        return nn.Linear(in_size, out_size, bias=False)
+    def column(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        return nn.Linear(in_size, out_size, bias=bias)
 
     row = column
     whole = column
 
-    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
-        return make_norm(size, eps, kind)
+    def norm(self, size: int, eps: float, kind: str, bias: bool = False) -> nn.Module:
+        return make_norm(size, eps, kind, bias)
 
     def head_norm(self, size: int, eps: float) -> nn.Module:
         return RMSNorm(size, eps)

@@ -27,6 +27,8 @@ SWITCHES = [
     "model.qk_norm=true",
     "model.activation=swiglu",
     "model.normalization=layernorm",
+    "model.bias=true",
+    "model.query_place=previous",
     "model.tie_embeddings=false",
     "model.hidden_dropout=0.3",
 ]
