@@ -43,15 +43,26 @@ def read_alone(folder: Path, into: Mapping[str, Tensor]) -> None:
     read_pieces(folder, {name: Piece.of_whole(tensor) for name, tensor in into.items()})
 
 
+def open_checkpoint(path: Path, ema: bool = False) -> tuple[Path, Run]:
+    """A checkpoint, or a run's newest one, and its run's settings. Raises CheckpointError, also where `ema` asks for an
+    average that it does not hold."""
+    checkpoint = resolve_checkpoint(path)
+    run = load_run(checkpoint / "run.yaml")
+    if ema and run.training.ema_decay is None:
+        raise CheckpointError(
+            f"--ema: {checkpoint} holds no average of the weights (it was saved with training.ema_decay=null); "
+            "leave out --ema, or go on training with training.ema_decay=0.9999"
+        )
+    return checkpoint, run
+
+
 def load_model(path: Path, ema: bool = False) -> tuple[Network, Run, Path]:
     """The model of a checkpoint (or of a run's newest one) on this process alone, in fp32, ready to evaluate.
 
     ema: the average of its weights in their place. The vocabulary's padding, which only tensor parallelism needs, is
     left out. Returns (model, the run's settings, the checkpoint folder). Raises CheckpointError.
     """
-    checkpoint = resolve_checkpoint(path)
-    run = load_run(checkpoint / "run.yaml")
-    refuse_no_average(run, checkpoint, ema)
+    checkpoint, run = open_checkpoint(path, ema)
     part = "ema" if ema else "weight"
     model = make_network(run.model.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
     weights = {
@@ -64,12 +75,3 @@ def load_model(path: Path, ema: bool = False) -> tuple[Network, Run, Path]:
     for name in VOCABULARY & dict(model.named_parameters()).keys():
         model.get_parameter(name).data.copy_(weights[f"{part}/{name}"][: run.model.vocab_size])
     return model.eval().requires_grad_(False), run, checkpoint
-
-
-def refuse_no_average(run: Run, checkpoint: Path, ema: bool) -> None:
-    """Raises CheckpointError where an average is asked for, and a checkpoint of this run holds none."""
-    if ema and run.training.ema_decay is None:
-        raise CheckpointError(
-            f"--ema: {checkpoint} holds no average of the weights (it was saved with training.ema_decay=null); "
-            "leave out --ema, or go on training with training.ema_decay=0.9999"
-        )

@@ -60,13 +60,6 @@ missing); `block=` gives any order.
 ```yaml
 {settings}```
 """
-EVALUATION = """## Perplexity
-
-On {windows} of `{manifest}` (its dataset manifest), in windows of {length:,} tokens:
-
-{table}
-
-"""
 
 
 @dataclass(frozen=True)
@@ -82,21 +75,32 @@ class Evaluation:
             found = cls(json.loads(file.read_text()))
             found.markdown()
             return found
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise ExportError(f"{file}: is no evaluation.json of armd eval --out ({error!r}); measure again") from error
 
     def markdown(self) -> str:
-        rows = [
-            (name.replace("_", " "), f"{one['value']:.2f}", f"{one['low']:.2f} to {one['high']:.2f}")
-            for name, one in self.content["perplexity"].items()
-        ]
-        tokens = next(iter(self.content["perplexity"].values()))["tokens"]
-        return EVALUATION.format(
-            windows=f"{tokens // self.content['sequence_length']:,} windows",
-            manifest=self.content["data_manifest_sha256"],
-            length=self.content["sequence_length"],
-            table=_table(("order", "perplexity", "95 % interval"), rows),
-        )
+        """The held-out dataset's perplexities, where there is one, and those of sets of texts."""
+        parts = ["## Perplexity"]
+        if "perplexity" in self.content:
+            length, manifest = self.content["sequence_length"], self.content["data_manifest_sha256"]
+            parts += [
+                f"Windows of {length:,} tokens of the dataset with manifest `{manifest}`:",
+                _perplexity(self.content),
+            ]
+        for name, found in self.content.get("sets", {}).items():
+            parts += [f"{name}, {found['documents']:,} documents:", _perplexity(found)]
+        if len(parts) == 1:
+            raise KeyError("perplexity")
+        return "\n\n".join(parts) + "\n\n"
+
+
+def _perplexity(found: dict[str, Any]) -> str:
+    rows = []
+    for name, one in found["perplexity"].items():
+        most = "at most " if one.get("draws") else ""
+        interval = "" if one["low"] is None else f"{one['low']:.2f} to {one['high']:.2f}"
+        rows.append((name.replace("_", " "), f"{most}{one['value']:.2f}", interval, f"{one['tokens']:,}"))
+    return _table(("order", "perplexity", "95 % interval", "tokens"), rows)
 
 
 def find_evaluation(checkpoint: Path, ema: bool, given: Path | None) -> Evaluation | None:

@@ -14,12 +14,10 @@ from armd_dist.checkpoint.folder import (
     TrainingState,
     flaw,
     read_training_state,
-    resolve_checkpoint,
     sha256,
     sync,
 )
-from armd_dist.checkpoint.tensors import refuse_no_average
-from armd_dist.config import load_run
+from armd_dist.checkpoint.tensors import open_checkpoint
 from armd_dist.errors import ArmdError, CheckpointError, ExportError, describe
 from armd_dist.export.files import DTYPES, TensorFile, parse_size, plan_files
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
@@ -103,13 +101,11 @@ def export_checkpoint(
 def _prepare(path: Path, max_shard_size: str, ema: bool, dtype: str, evaluation: Path | None) -> _Job:
     """All that can be refused before anything is written."""
     largest = parse_size(max_shard_size)
-    checkpoint = resolve_checkpoint(path)
+    checkpoint, run = open_checkpoint(path, ema)
     if problem := flaw(checkpoint):
         raise CheckpointError(f"{problem}; export another checkpoint of its run")
-    run = load_run(checkpoint / "run.yaml")
     if run.model.network == "denoiser":
         raise ExportError(f"{path}: {DENOISER}")
-    refuse_no_average(run, checkpoint, ema)
     tokenizer = require_exportable(checkpoint / "tokenizer.model")
     state = read_training_state(checkpoint)
     shapes = {f"{PREFIX}{name}": shape for name, shape in exported_shapes(run.model).items()}

@@ -48,6 +48,13 @@ MEASURED = {
         "left_to_right": {"value": 20.125, "low": 19.0, "high": 21.0, "tokens": 640},
         "strided_4": {"value": 23.5, "low": 22.0, "high": 25.0, "tokens": 640},
     },
+    "sets": {
+        "lines": {
+            "path": f"{MACHINE}/lines.txt",
+            "documents": 1,
+            "perplexity": {"any_order": {"value": 30.0, "low": None, "high": None, "tokens": 7, "draws": 2}},
+        }
+    },
 }
 
 
@@ -71,8 +78,11 @@ def test_data_curriculum_and_perplexity(dataset: Path) -> None:
     assert "| 2 | not at hand | not at hand | not at hand | 1 from sample 0, 2 from sample 90 |" in card
     assert "| 5 to 8 | progressive | 2 |\n| 9 to 10 | progressive | 4 |" in card
     assert "strided |" not in card.partition("## Curriculum")[2].partition("## Perplexity")[0], "not reached"
-    assert "On 20 windows of `def`" in card
-    assert "| strided 4 | 23.50 | 22.00 to 25.00 |" in card
+    assert "Windows of 32 tokens of the dataset with manifest `def`:" in card
+    assert "| strided 4 | 23.50 | 22.00 to 25.00 | 640 |" in card
+    assert "lines, 1 documents:\n\n| order" in card
+    assert "| any order | at most 30.00 |  | 7 |" in card
+    assert MACHINE not in card
     assert "those of the last step, in bfloat16" in card
     assert "| tokens seen | 1,234 |" in card
 
@@ -93,7 +103,7 @@ def test_an_evaluation_is_taken_where_it_must_be_of_the_checkpoint(tmp_path: Pat
     assert find_evaluation(newest, False, None) is None, "older than the checkpoint"
     with pytest.raises(ExportError, match=r"is of the weights of the last step \(ema=False\)"):
         find_evaluation(newest, True, file)
-    for content in ("{", "{}", '{"perplexity": {}, "sequence_length": 3}'):
+    for content in ("{", "{}", '{"perplexity": {"left_to_right": 3}}'):
         file.write_text(content)
         with pytest.raises(ExportError, match=r"is no evaluation\.json of armd eval"):
             find_evaluation(newest, False, file)
