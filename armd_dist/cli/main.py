@@ -14,6 +14,7 @@ from armd_dist.cli import (
     evaluate,
     export,
     generate,
+    import_,
     launch,
     plan,
     quickstart,
@@ -46,6 +47,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 
 
 def main() -> None:
