@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from armd_dist.evaluation.likelihood import window_nll
+from full_pass import window_nll
 from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 from armd_dist.errors import EvaluationError
