@@ -147,10 +147,14 @@ def test_an_interval_needs_several_samples() -> None:
     assert perplexity(Judged(np.array([9.0, 1.0]), np.array([3, 1]), None, 0))[0] == pytest.approx(math.exp(2.5))
 
 
-def test_empty_samples_are_refused(judge: Judge) -> None:
-    for empty in ([""], []):
-        with pytest.raises(EvaluationError, match="sample 1 is empty"):
-            read(judge, [*plain("a"), Sample("The", empty, [3])])
+def test_empty_samples_are_counted_and_weigh_nothing(judge: Judge) -> None:
+    empty = Sample("The", [""], [3])
+    found = read(judge, [*plain("a name"), empty], features=True)
+    assert (found.empty, found.tokens[1], found.nats[1]) == (1, 0, 0)
+    alone = perplexity(read(judge, plain("a name")))
+    assert perplexity(found) == (pytest.approx(alone[0], rel=1e-5), None, None)
+    with pytest.raises(EvaluationError, match="all 2 samples are empty"):
+        read(judge, [empty, empty])
 
 
 def changed(folder: Path, out: Path, what: str) -> Path:
