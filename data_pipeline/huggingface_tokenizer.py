@@ -43,6 +43,13 @@ class HuggingFaceTokenizer:
         """As `Tokenizer.pieces`."""
         return [self._fast.id_to_token(token) or "" for token in ids]
 
+    def token_bytes(self) -> list[int] | None:
+        """As `Tokenizer.token_bytes`. Byte-level pieces have a character for each byte."""
+        if self._fast.decoder is None or "ByteLevel" not in str(self._fast.decoder):
+            return None
+        special = {number for number, token in self._fast.get_added_tokens_decoder().items() if token.special}
+        return [0 if n in special else len(piece) for n, piece in enumerate(self.pieces(list(range(self.vocab_size))))]
+
 
 def pack(folder: Path) -> bytes:
     """One file of a folder that holds `tokenizer.json`, or GPT-2's `vocab.json` and `merges.txt`.

@@ -89,7 +89,7 @@ def select_documents(
 class HashSet:
     """64-bit hashes seen so far, in sorted runs each more than twice as long as the next.
 
-    8 bytes a hash, where a Python set takes about 100; looking k of them up takes one search in each of few runs.
+    8 bytes a hash, where a Python set takes an object and a slot; looking k up takes one search in each of few runs.
     """
 
     def __init__(self) -> None:

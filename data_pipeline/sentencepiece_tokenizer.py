@@ -61,3 +61,14 @@ class SentencepieceTokenizer:
     def pieces(self, ids: list[int]) -> list[str]:
         """As `Tokenizer.pieces`."""
         return [self._processor.id_to_piece(token) for token in ids]
+
+    def token_bytes(self) -> list[int]:
+        """As `Tokenizer.token_bytes`."""
+        return [self._bytes_of(token) for token in range(self.vocab_size)]
+
+    def _bytes_of(self, token: int) -> int:
+        if self._processor.is_byte(token):
+            return 1
+        if self._processor.is_control(token) or self._processor.is_unknown(token):
+            return 0
+        return len(self._processor.id_to_piece(token).replace(SPACE_SYMBOL, " ").encode())

@@ -55,7 +55,7 @@ def _read(path: Path, names: tuple[str, ...]) -> list[np.ndarray]:
 
 
 def _array(data: bytes) -> np.ndarray:
-    """An .npy file of at most one axis. NumPy's own reader takes ten times as long, and a step may open many shards."""
+    """An .npy file of at most one axis. NumPy's own reader takes far longer, and a step may open many shards."""
     header = re.match(rb"\x93NUMPY\x01\x00(..)\{'descr': '(<[iU]\d+)', 'fortran_order': False,", data, re.DOTALL)
     if header is None:
         raise ValueError("an array of another kind")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+
 from data_pipeline.errors import DataError
 from data_pipeline.huggingface_tokenizer import PACKED, HuggingFaceTokenizer, pack
 from data_pipeline.sentencepiece_tokenizer import MASK_PIECE, SPACE_SYMBOL, SentencepieceTokenizer
@@ -28,6 +30,8 @@ class Backend(Protocol):
     def decode(self, ids: list[int]) -> str: ...
 
     def pieces(self, ids: list[int]) -> list[str]: ...
+
+    def token_bytes(self) -> list[int] | None: ...
 
 
 class Tokenizer:
@@ -91,3 +95,12 @@ class Tokenizer:
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """The vocabulary's spelling of each id, to look at; sentencepiece spells a space as U+2581."""
         return self._backend.pieces([int(token) for token in ids])
+
+    def token_bytes(self) -> np.ndarray | None:
+        """[vocab] bytes of text that each token stands for, 0 for special ones; None where a vocabulary does not tell.
+
+        So models with other tokenizers can be compared by the byte. Sentencepiece and byte-level BPE tell; vocabularies
+        that normalise text or leave its spaces out do not.
+        """
+        sizes = self._backend.token_bytes()
+        return None if sizes is None else np.array(sizes)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from ranks import anew, environment, free_port
 
-from armd_dist.cli.train import PLACE, _world_size
+from armd_dist.cli.place import PLACE, own_world_size
 from armd_dist.errors import ConfigError
 from armd_dist.parallel.topology import own_device
 
@@ -32,7 +32,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 def test_places_that_are_whole(place: dict[str, str], size: int, told: pytest.MonkeyPatch) -> None:
     for name, value in place.items():
         told.setenv(name, value)
-    assert _world_size() == size
+    assert own_world_size() == size
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_places_that_are_not(place: dict[str, str], problems: list[str], told: p
     for name, value in place.items():
         told.setenv(name, value)
     with pytest.raises(ConfigError) as raised:
-        _world_size()
+        own_world_size()
     found = [str(problem) for problem in raised.value.problems]
     assert len(found) == len(problems)
     assert all(one.startswith(wanted) for one, wanted in zip(found, problems, strict=True))

@@ -30,6 +30,7 @@ def list_checkpoints(run: Annotated[Path, RUN]) -> None:
 
     from armd_dist.checkpoint.folder import flaw, size
     from armd_dist.checkpoint.retention import leftovers
+    from armd_dist.heartbeat import duration
 
     folders = _checkpoints(run)
     flaws = {folder: flaw(folder) for folder in folders}
@@ -37,7 +38,7 @@ def list_checkpoints(run: Annotated[Path, RUN]) -> None:
     table = Table("step", "size", "age", "written by", "state", box=None)
     for folder in folders:
         state = escape(flaws[folder] or "complete") + (", [bold]auto takes it[/bold]" if folder == taken else "")
-        age = _age(time.time() - folder.stat().st_mtime)
+        age = duration(max(0.0, time.time() - folder.stat().st_mtime))
         table.add_row(folder.name, _bytes(size(folder)), age, _layout(folder), state)
     for folder in leftovers(run):
         table.add_row(folder.name, _bytes(size(folder)), "", "", "being written, or left by a killed process")
@@ -179,10 +180,3 @@ def _bytes(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "B" else f"{count} B"
         count /= 1000
     return f"{count:,.2f} TB"
-
-
-def _age(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"

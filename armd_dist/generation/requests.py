@@ -39,12 +39,13 @@ class Ordering:
 
     def turns(self, count: int, seed: int) -> list[int]:
         """For each of `count` holes the pass that fills it, from 1. Raises ValueError for more streams than holes."""
-        order = self._order(count, seed)
+        order = self.order(count, seed)
         turns = np.empty(count, dtype=np.int64)
         turns[order.position - 1] = order.block
         return turns.tolist()
 
-    def _order(self, count: int, seed: int) -> Order:
+    def order(self, count: int, seed: int | tuple[int, int]) -> Order:
+        """Of `count` tokens. Raises ValueError for more streams than tokens."""
         if self.name == "strided":
             return strided(count, self.streams)
         if self.name == "random":

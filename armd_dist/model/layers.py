@@ -75,6 +75,10 @@ class Layers(Protocol):
         """-log softmax(logits)[target] in fp32. targets: [batch, rows]; returns [rows, batch]. May overwrite logits."""
         ...
 
+    def likeliest(self, logits: Logits, targets: Ids) -> Tensor:
+        """[rows, batch] whether no token is likelier than the target. targets: [batch, rows]."""
+        ...
+
     def log_normalizer(self, logits: Logits) -> Scores:
         """log sum exp over the whole vocabulary in fp32, [rows, batch]."""
         ...
@@ -158,13 +162,16 @@ class PlainLayers:
         return logits
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
-        return F.cross_entropy(_wide(logits).movedim(-1, 1), targets.t(), reduction="none")
+        return F.cross_entropy(wide(logits).movedim(-1, 1), targets.t(), reduction="none")
+
+    def likeliest(self, logits: Logits, targets: Ids) -> Tensor:
+        return logits.gather(-1, targets.t()[..., None])[..., 0] >= logits.amax(-1)
 
     def log_normalizer(self, logits: Logits) -> Scores:
-        return _wide(logits).logsumexp(-1)
+        return wide(logits).logsumexp(-1)
 
 
-def _wide(logits: Logits) -> Logits:
+def wide(logits: Logits) -> Logits:
     """At least fp32, and float64 where the exactness tests ask for it."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))
 

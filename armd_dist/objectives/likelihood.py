@@ -73,15 +73,20 @@ def ordered_batch(
     eos_id: the end of a document, for attention within documents (None: across). Each then has its rows side by side,
     as revealed, so that the kernels can leave out what other documents hide.
     """
-    places = torch.from_numpy(np.stack([order.position for order in orders]))
-    blocks = torch.from_numpy(np.stack([order.block for order in orders]))
-    before = None
-    if eos_id is not None:
-        before = tokens_before(tokens, eos_id).gather(1, places - 1)
-        stored = before.argsort(dim=1, stable=True)
-        places, blocks, before = (part.gather(1, stored) for part in (places, blocks, before))
+    places, blocks, before = stored(tokens, orders, eos_id)
     revealed = tokens.gather(1, places - 1)
     return MicroBatch(lay_out(revealed, places, blocks, bos_id, before), revealed, first_sample=first_sample)
+
+
+def stored(tokens: Ids, orders: Sequence[Order], eos_id: int | None) -> tuple[Ids, Ids, Ids | None]:
+    """Places, blocks and, within documents, the tokens before each row's document, as `ordered_batch` stores them."""
+    places = torch.from_numpy(np.stack([order.position for order in orders]))
+    blocks = torch.from_numpy(np.stack([order.block for order in orders]))
+    if eos_id is None:
+        return places, blocks, None
+    before = tokens_before(tokens, eos_id).gather(1, places - 1)
+    order = before.argsort(dim=1, stable=True)
+    return places.gather(1, order), blocks.gather(1, order), before.gather(1, order)
 
 
 def token_nll(model: Network, layout: Layout | DenoiserLayout, targets: Ids) -> Scores:

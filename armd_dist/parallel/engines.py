@@ -1,4 +1,4 @@
-"""Imports Megatron-core without what it would load but nobody here uses: 1.5 s and 60 MB of each process.
+"""Imports Megatron-core without what it would load but nobody here uses: time and memory of each process.
 
 A module that may be the first to need it takes it from here.
 """

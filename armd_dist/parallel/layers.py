@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from megatron.core import ModelParallelConfig, parallel_state
@@ -17,7 +18,7 @@ from megatron.core.tensor_parallel import (
 from megatron.core.tensor_parallel.layers import set_tensor_model_parallel_attributes
 from torch import Tensor, nn
 
-from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding
+from armd_dist.model.layers import Places, RMSNorm, make_norm, mask_padding, wide
 from armd_dist.model.shapes import Hidden, Ids, Logits, OwnHidden, Scores, Weight
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.dropout import Dropout
@@ -117,14 +118,35 @@ class MegatronLayers:
         return gather_from_tensor_model_parallel_region(logits)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
+        if logits.dtype == torch.float64:  # Megatron's own computes in fp32
+            mine = _of_target(logits, targets)
+            return self.log_normalizer(logits) - reduce_from_tensor_model_parallel_region(
+                mine.masked_fill(mine.isinf(), 0)
+            )
         return vocab_parallel_cross_entropy(logits.float(), targets.t().contiguous())
 
+    def likeliest(self, logits: Logits, targets: Ids) -> Tensor:
+        return _largest(_of_target(logits, targets)) >= _largest(logits.amax(-1))
+
     def log_normalizer(self, logits: Logits) -> Scores:
-        wide = logits.float()
-        largest = wide.detach().amax(-1)
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=parallel_state.get_tensor_model_parallel_group())
-        total = reduce_from_tensor_model_parallel_region((wide - largest[..., None]).exp().sum(-1))
+        exact = wide(logits)
+        largest = _largest(exact.detach().amax(-1))
+        total = reduce_from_tensor_model_parallel_region((exact - largest[..., None]).exp().sum(-1))
         return total.log() + largest
+
+
+def _of_target(logits: Logits, targets: Ids) -> Tensor:
+    """[rows, batch] the target's logit, -inf with a process that does not hold it. targets: [batch, rows]."""
+    here = targets.t() - parallel_state.get_tensor_model_parallel_rank() * logits.shape[-1]
+    own = (here >= 0) & (here < logits.shape[-1])
+    found = logits.gather(-1, torch.where(own, here, 0)[..., None])[..., 0]
+    return found.masked_fill(~own, float("-inf"))
+
+
+def _largest(values: Tensor) -> Tensor:
+    """The largest over all tensor-parallel processes, in place; without a gradient."""
+    dist.all_reduce(values, dist.ReduceOp.MAX, group=parallel_state.get_tensor_model_parallel_group())
+    return values
 
 
 def _keep(tensor: Tensor) -> Tensor:

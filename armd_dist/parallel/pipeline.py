@@ -4,9 +4,9 @@ Between stages go hidden states, [rows, batch, hidden], both streams side by sid
 The interleaved schedule knows one shape only: there the query travels alone with zeros in the other stream's place.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +25,8 @@ from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.progress import beat
 from armd_dist.parallel.stages import streams_into
 from armd_dist.run import Run
+
+Read = TypeVar("Read")
 
 
 class Part(nn.ModuleList):
@@ -84,7 +86,7 @@ class Pipeline:
 
     def __init__(self, run: Run, device: torch.device, layers: MegatronLayers, part: Part) -> None:
         self.run, self.device, self.layers = run, device, layers
-        config = _schedule_config(run)
+        config = _schedule_config(run, next(part.parameters()).dtype)
         self.chunks: list[nn.Module] = [Chunk(network, run, config) for network in part.networks]
         self.interleaves = run.parallel.virtual_pipeline > 1
 
@@ -94,22 +96,38 @@ class Pipeline:
         Leaves the gradient of the mean objective in the weights' .grad, unless `backward` is off. Collective over the
         pipeline.
         """
+        found = self._run(micro_batches, self._training_step, forward_only=not backward)
+        return torch.stack(found).mean() if found else torch.zeros((), device=self.device)
+
+    def read(self, micro_batches: Sequence[MicroBatch], read: Callable[[MicroBatch, Tensor], Read]) -> list[Read]:
+        """What `read` makes of each micro-batch and its logits, on the last stage; [] on the others. Without gradients.
+
+        The micro-batches have one shape. Collective over the pipeline.
+        """
+
+        def step(remaining: Iterator[MicroBatch], chunk: Chunk) -> tuple[Tensor, Any]:
+            micro_batch = next(remaining).to(self.device)
+            return chunk(micro_batch.layout), lambda logits, non_loss_data: read(micro_batch, logits)
+
+        return self._run(micro_batches, step, forward_only=True, collect_non_loss_data=True)
+
+    def _run(self, micro_batches: Sequence[MicroBatch], step: Callable[..., Any], **how: Any) -> list[Any]:
+        """Megatron's schedule; what `step`'s second function returned on the last stage, [] on the others."""
         iterators = [iter(micro_batches) for _ in self.chunks]
         sequences, rows = _shape(micro_batches[0])
         with cuda_means_cpu():
-            found = get_forward_backward_func()(
-                forward_step_func=self._forward,
+            return get_forward_backward_func()(
+                forward_step_func=step,
                 data_iterator=iterators if self.interleaves else iterators[0],
                 model=self.chunks if self.interleaves else self.chunks[0],
                 num_microbatches=len(micro_batches),
                 seq_length=rows,
                 micro_batch_size=sequences * streams_into(self.run, 0),
-                forward_only=not backward,
                 adjust_tensor_shapes_fn=None if self.interleaves else self._shapes,
+                **how,
             )
-        return torch.stack(found).mean() if found else torch.zeros((), device=self.device)
 
-    def _forward(self, micro_batches: Iterator[MicroBatch], chunk: Chunk) -> tuple[Tensor, Any]:
+    def _training_step(self, micro_batches: Iterator[MicroBatch], chunk: Chunk) -> tuple[Tensor, Any]:
         beat()
         micro_batch = next(micro_batches).to(self.device)
         if self.layers.dropout is not None:
@@ -136,7 +154,7 @@ def _shape(micro_batch: MicroBatch) -> tuple[int, int]:
     return sequences, rows + clean
 
 
-def _schedule_config(run: Run) -> ScheduleConfig:
+def _schedule_config(run: Run, dtype: torch.dtype) -> ScheduleConfig:
     parallel, virtual = run.parallel, run.parallel.virtual_pipeline
     return ScheduleConfig(
         hidden_size=run.model.hidden_size,
@@ -144,7 +162,7 @@ def _schedule_config(run: Run) -> ScheduleConfig:
         sequence_parallel=parallel.sequence,
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=virtual if virtual > 1 else None,
-        pipeline_dtype=torch.bfloat16 if run.training.precision == "bf16" else torch.float32,
+        pipeline_dtype=dtype,
         # Interleaved sends still read what would be freed (seen on gloo), and batched ones mix up the two neighbours of
         # a process where they are the same one.
         deallocate_pipeline_outputs=virtual == 1,

@@ -1,6 +1,8 @@
 """Starts the process groups and tells each process its place."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -117,3 +119,13 @@ def stop() -> None:
     """Leaves the process groups."""
     parallel_state.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+@contextmanager
+def joined(config: ParallelConfig) -> Iterator[Topology]:
+    """`start` before and `stop` behind what is done in between."""
+    topology = start(config)
+    try:
+        yield topology
+    finally:
+        stop()

@@ -98,8 +98,9 @@ def _perplexity_figure(story: Story) -> str:
         if results:
             found = list(results.values())
             values = [one["value"] for one in found]
-            errors = [[v - one["low"] for v, one in zip(values, found, strict=True)]]
-            errors.append([one["high"] - v for v, one in zip(values, found, strict=True)])
+            ends = [(one["low"] or one["value"], one["high"] or one["value"]) for one in found]  # none of one document
+            errors = [[v - low for v, (low, _) in zip(values, ends, strict=True)]]
+            errors.append([high - v for v, (_, high) in zip(values, ends, strict=True)])
             axes.errorbar([one["steps"] for one in found], values, yerr=errors, color=colour, marker="o", label=label)
     axes.set(xlabel="decoder passes for a sequence (S = 4, 2, 1)", ylabel="held-out perplexity")
     axes.legend(frameon=False)

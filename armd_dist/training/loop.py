@@ -16,6 +16,7 @@ from armd_dist.parallel.topology import Topology, start, stop
 from armd_dist.parallel.watch import Watch
 from armd_dist.run import Run
 from armd_dist.training.batches import Batches, Begun
+from armd_dist.training.curves import Curves
 from armd_dist.training.health import Health
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
 from armd_dist.training.rewind import Rewind
@@ -36,24 +37,24 @@ def train(run: Run) -> None:
     Raises Stopped, on every process, where a signal asked for an end before that: a checkpoint has been saved.
     """
     topology = start(run.parallel)
-    try:
-        with (
-            StopSignals(topology.world_size) as signals,
-            # Outside of the watch, whose last heartbeat is written while the folder is still this job's.
-            RunLock(Path(run.run.dir)) as lock,
-            Watch(topology.rank, topology.world_size, run.parallel.timeout_minutes, signals.would_end) as guard,
-        ):
-            stopped = _train(run, topology, guard, lock, signals)
-            guard.stopped_by = stopped and stopped.signal
-    finally:
-        # One that fails alone does not wait for others, who may wait for it in a collective.
-        if topology.world_size == 1 or sys.exc_info()[0] is None:
-            stop()
+    # Outside of the watch, whose last heartbeat is written while the folder is still this job's.
+    with StopSignals(topology.world_size) as signals, RunLock(Path(run.run.dir)) as lock, Curves() as curves:
+        timeout, ends_early = run.parallel.timeout_minutes, signals.would_end
+        try:
+            with Watch(topology.rank, topology.world_size, timeout, ends_early) as guard:
+                stopped = _train(run, topology, guard, lock, signals, curves)
+                guard.stopped_by = stopped and stopped.signal
+        finally:
+            # One that fails alone does not wait for others, who may wait for it in a collective.
+            if topology.world_size == 1 or sys.exc_info()[0] is None:
+                stop()
     if stopped is not None:
         raise stopped
 
 
-def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: StopSignals) -> Stopped | None:
+def _train(
+    run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: StopSignals, curves: Curves
+) -> Stopped | None:
     enter("opening the data")
     data = open_data(run)
     validation = Validation(run, data, topology) if run.validation.path is not None else None
@@ -75,7 +76,7 @@ def _train(run: Run, topology: Topology, guard: Watch, lock: RunLock, signals: S
     _say(topology, f"{engine.num_parameters():,} parameters, {topology}, steps {first} to {last}")
     check = check_data(data)
     with (
-        Metrics(run, first, last) if topology.is_main else nullcontext() as metrics,
+        Metrics(run, first, last, curves) if topology.is_main else nullcontext() as metrics,
         Saver(engine, data.manifest, newest=first if origin is not None else None) as saver,
     ):
         health = Health(engine, saver, first)

@@ -1,8 +1,6 @@
 """What a run says while it goes: metrics.jsonl, wandb, and the terminal."""
 
 import json
-import netrc
-import os
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from armd_dist.errors import TrainingError
 from armd_dist.run import Run
+from armd_dist.training.curves import Curves
 from data_pipeline.files import write_atomically
 
 
@@ -49,8 +48,8 @@ class StepMetrics:
 class Metrics:
     """Writes every step to `metrics.jsonl` and wandb, and shows it. Used by the main process alone."""
 
-    def __init__(self, run: Run, first_step: int, last_step: int) -> None:
-        self.run = run
+    def __init__(self, run: Run, first_step: int, last_step: int, curves: Curves) -> None:
+        self.run, self.curves = run, curves
         self.first_step, self.last_step = first_step, last_step
         self.file = Path(run.run.dir) / "metrics.jsonl"
         self.console = Console(stderr=True)
@@ -67,7 +66,7 @@ class Metrics:
     def __enter__(self) -> Self:
         forget_after(self.file, self.first_step)
         self.stream = open(self.file, "a")
-        self.wandb = _start_wandb(self.run)
+        self.curves.start(self.run)
         self.progress.start()
         self.task = self.progress.add_task("", total=self.last_step, completed=self.first_step, text="")
         return self
@@ -76,8 +75,6 @@ class Metrics:
         self.progress.stop()
         with suppress(OSError):  # `log` has told of a full disk
             self.stream.close()
-        if self.wandb is not None:
-            self.wandb.finish()
 
     def go_back(self, step: int) -> None:
         """Forgets all that came after `step` steps, which are done anew."""
@@ -94,8 +91,7 @@ class Metrics:
                 f"{self.file}: cannot be written ({error.strerror}); once that is mended, the same command "
                 "continues from the newest checkpoint"
             ) from error
-        if self.wandb is not None:
-            self.wandb.log(metrics.as_dict(), step=metrics.step)
+        self.curves.log(metrics.as_dict(), metrics.step)
         phase = metrics.phase if metrics.rho == 1 else f"{metrics.phase} rho={metrics.rho}"
         loss = "not finite" if metrics.loss is None else f"{metrics.loss:.4f}"
         text = f"loss {loss}  {metrics.tokens_per_second:,.0f} tokens/s  {phase}"
@@ -133,43 +129,3 @@ def forget_after(file: Path, step: int) -> None:
         except ValueError:
             continue
     write_atomically(file, "".join(kept).encode())
-
-
-def _start_wandb(run: Run) -> Any:
-    """A wandb run, offline where no key is set; None where logging.wandb=disabled."""
-    if run.logging.wandb == "disabled":
-        return None
-    import wandb  # 20 MB and most of a second: only where it is used
-
-    mode = run.logging.wandb
-    if mode == "auto":
-        mode = "online" if _has_wandb_key() else "offline"
-    folder = Path(run.run.dir).resolve()
-    return wandb.init(
-        project=run.logging.project,
-        name=folder.name,
-        id=_wandb_id(folder),
-        resume="allow",
-        mode=mode,
-        dir=folder,
-        config=run.model_dump(mode="json"),
-        settings=wandb.Settings(silent=True),
-    )
-
-
-def _has_wandb_key() -> bool:
-    """Whether `wandb login` or the environment has left a key; asks no server, which a compute node may not reach."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators("api.wandb.ai") is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
-
-
-def _wandb_id(folder: Path) -> str:
-    """One id for the life of a run folder, so that resumed parts join one curve."""
-    file = folder / "wandb_id"
-    if not file.exists():
-        file.write_text(os.urandom(6).hex())
-    return file.read_text()

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -24,33 +25,49 @@ class RunLock:
     """`run.dir/lock`, locked as long as the main process lives, however it ends. The block's end gives it back."""
 
     def __init__(self, run_dir: Path) -> None:
-        self.run_dir = run_dir
+        self.run_dir, self.path = run_dir, run_dir / "lock"
         self.file: TextIO | None = None
+        self.made: list[Path] = []  # folders, the innermost first
 
     def take(self) -> list[str]:
         """Locks the folder, which it makes; returns what to tell the user. Raises RunFolderError where it is taken."""
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        self.file = open(self.run_dir / "lock", "a+")  # noqa: SIM115 (it stays open)
         began = time.monotonic()
         while True:
+            file = self._open()
             try:
-                fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._is_there(file):
+                    break
             except BlockingIOError:
-                self._wait(time.monotonic() - began)
+                self._wait(_holder(file), time.monotonic() - began)
             except OSError as error:
                 if error.errno not in NOT_SUPPORTED:
                     raise
+                self.file = file
                 return [f"run.dir={self.run_dir}: its file system has no locks: keep one job at a time in it"]
-        self.file.truncate(0)
+            file.close()
+        self.file = file
+        file.truncate(0)
         holder = {"host": socket.gethostname(), "process": os.getpid(), "job": os.environ.get("SLURM_JOB_ID")}
-        self.file.write(json.dumps(holder) + "\n")
-        self.file.flush()
+        file.write(json.dumps(holder) + "\n")
+        file.flush()
         return []
 
-    def _wait(self, waited: float) -> None:
+    def _open(self) -> TextIO:
+        missing = [folder for folder in (self.run_dir, *self.run_dir.parents) if not folder.exists()]
+        self.made = self.made or missing
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        return open(self.path, "a+")
+
+    def _is_there(self, file: TextIO) -> bool:
+        """Whether it is still the one in the folder: a job that is refused takes its own away."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+    def _wait(self, holder: dict[str, Any], waited: float) -> None:
         """A little while, where the holder may be about to end."""
-        holder = self._holder()
         here = holder.get("host") == socket.gethostname()
         if waited < (WAIT_HERE_S if here else WAIT_ELSEWHERE_S):
             beat()
@@ -63,17 +80,26 @@ class RunLock:
             f"run.dir={self.run_dir}: another job trains in it ({who}); wait for it, end it, or choose another run.dir"
         )
 
-    def _holder(self) -> dict[str, Any]:
-        assert self.file is not None
-        self.file.seek(0)
-        try:
-            return dict(json.loads(self.file.read()))
-        except ValueError:  # it is just writing
-            return {}
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.file is not None:
-            self.file.close()
+        if self.file is None:
+            return
+        made = []
+        with suppress(OSError):
+            if os.listdir(self.run_dir) == [self.path.name]:  # the start was refused, and leaves nothing behind
+                self.path.unlink()
+                made = self.made
+        self.file.close()
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def _holder(file: TextIO) -> dict[str, Any]:
+    file.seek(0)
+    try:
+        return dict(json.loads(file.read()))
+    except ValueError:  # it is just writing
+        return {}

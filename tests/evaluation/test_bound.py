@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_pass import window_nll
+from scored import any_orders, evaluate
 from toys import tiny_config, tiny_model
 
-from armd_dist.evaluation.bound import SEED, Bound, evaluate_any_order, evaluate_denoiser
-from armd_dist.evaluation.likelihood import window_nll
-from armd_dist.evaluation.report import evaluate_maskings, evaluate_orders, table, write_json
+from armd_dist.evaluation.schemes import SEED, Masked
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.initialization import initialize
@@ -42,7 +42,7 @@ def denoiser(stream: TokenStream) -> Denoiser:
 
 
 def test_the_bound_is_the_mean_over_its_orders(model: ARMD, stream: TokenStream) -> None:
-    found = evaluate_any_order(model, stream, draws=3, windows=2, batch_size=4)
+    found = evaluate(model, stream, any_orders(3), windows=2, batch_size=4)
     nats = np.zeros((2, 3))
     for window, draw in itertools.product(range(2), range(3)):
         order = any_order(LENGTH, np.random.default_rng((SEED, window * 3 + draw)))
@@ -55,7 +55,7 @@ def test_the_bound_is_the_mean_over_its_orders(model: ARMD, stream: TokenStream)
     assert found.importance is not None
     assert found.importance < found.value
     assert (found.tokens, found.draws) == (2 * LENGTH, 3)
-    assert found.low <= found.value <= found.high
+    assert (found.documents, found.low, found.high) == (1, None, None), "one document has no interval"
 
 
 def test_the_bound_of_all_texts_falls_short_of_one_and_the_marginal_does_not() -> None:
@@ -75,33 +75,20 @@ def test_the_bound_of_all_texts_falls_short_of_one_and_the_marginal_does_not() -
 
 def test_bounds_do_not_depend_on_the_batch(model: ARMD, denoiser: Denoiser, stream: TokenStream) -> None:
     for found, again in (
-        (evaluate_any_order(model, stream, 2, 5, size) for size in (3, 100)),
-        (evaluate_denoiser(denoiser, stream, 4, 2, 5, size) for size in (3, 100)),
+        (evaluate(model, stream, any_orders(2), 5, size) for size in (3, 100)),
+        (evaluate(denoiser, stream, Masked("block_diffusion", 4, 2), 5, size) for size in (3, 100)),
     ):
         assert found.value == pytest.approx(again.value, rel=1e-12)
 
 
 def test_progress_counts_every_draw(model: ARMD, stream: TokenStream) -> None:
     done: list[int] = []
-    evaluate_any_order(model, stream, 3, 5, 4, done.append)
+    evaluate(model, stream, any_orders(3), 5, 4, done.append)
     assert sum(done) == 15
 
 
 def test_windows_of_one_token_leave_nothing_to_chance(denoiser: Denoiser, stream: TokenStream) -> None:
     """Then every masking is the same one, and the bound is an exact perplexity."""
-    one, many = (evaluate_denoiser(denoiser, stream, 1, draws, 6) for draws in (1, 5))
+    one, many = (evaluate(denoiser, stream, Masked("block_diffusion", 1, draws), 6) for draws in (1, 5))
     assert one.value == pytest.approx(many.value, rel=1e-12)
     assert one.importance is None
-
-
-def test_reports_name_the_bound(model: ARMD, denoiser: Denoiser, stream: TokenStream, tmp_path: Path) -> None:
-    ordered = evaluate_orders(model, stream, [1, 2], random_orders=2, windows=3)
-    assert list(ordered) == ["left_to_right", "strided_2", "any_order"]
-    assert {found.tokens for found in ordered.values()} == {3 * LENGTH}
-    assert list(evaluate_maskings(denoiser, stream, None, 2, 3)) == ["masked_diffusion"]
-    blocks = evaluate_maskings(denoiser, stream, 4, 2, 3)
-    assert list(blocks) == ["block_diffusion"]
-    assert isinstance(blocks["block_diffusion"], Bound)
-    assert table(ordered).row_count == 4  # the any-order bound and its tighter one
-    assert table(blocks).row_count == 1
-    assert '"draws": 2' in write_json(tmp_path, ordered, tmp_path, stream).read_text()

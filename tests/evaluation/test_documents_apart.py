@@ -7,21 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_pass import window_nll
 from ranks import armd
+from scored import any_orders, evaluate, strided
 from toys import tiny_config, tiny_model
-from typer.testing import CliRunner
 
-from armd_dist.cli.main import app
-from armd_dist.evaluation.bound import evaluate_any_order, evaluate_denoiser
-from armd_dist.evaluation.likelihood import evaluate_strided, window_nll
-from armd_dist.evaluation.report import evaluate_maskings, evaluate_orders, table
+from armd_dist.evaluation.schemes import Masked
 from armd_dist.export.open import open_model
 from armd_dist.export.write import export_checkpoint
 from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
-from armd_dist.orders.schemes import strided
+from armd_dist.orders import schemes
 from data_pipeline.manifest import load_manifest
 from data_pipeline.stream import TokenStream
 from data_pipeline.train_tokenizer import train_tokenizer
@@ -66,14 +64,14 @@ def test_left_to_right_is_every_document_by_itself(model: ARMD, stream: TokenStr
             nats += window_nll(model, torch.from_numpy(document)[None], at, at, stream.manifest.bos_id).sum().item()
             count += 1
     assert count > 10
-    found = evaluate_strided(model, stream, 1, windows=5, within_document=True)
+    found = evaluate(model, stream, strided(1), windows=5, within_document=True)
     assert found.value == pytest.approx(math.exp(nats / (5 * LENGTH)), rel=1e-9)
-    assert evaluate_strided(model, stream, 1, windows=5).value != pytest.approx(found.value, rel=1e-3)
+    assert evaluate(model, stream, strided(1), windows=5).value != pytest.approx(found.value, rel=1e-3)
 
 
 def test_strided_nats_stand_where_the_order_puts_them(model: ARMD, stream: TokenStream) -> None:
     """Heads are told from the rest by storage: each token's nats are those of its document alone."""
-    order, window = strided(LENGTH, 3), stream.window(0)
+    order, window = schemes.strided(LENGTH, 3), stream.window(0)
     places, blocks = torch.from_numpy(order.position), torch.from_numpy(order.block)
     bos_id, eos_id = stream.manifest.bos_id, stream.manifest.eos_id
     nll = window_nll(model, torch.from_numpy(window)[None], places, blocks, bos_id, eos_id)[0]
@@ -85,21 +83,18 @@ def test_strided_nats_stand_where_the_order_puts_them(model: ARMD, stream: Token
         start += len(document)
 
 
-def test_bounds_and_reports_follow(model: ARMD, stream: TokenStream) -> None:
+def test_bounds_follow(model: ARMD, stream: TokenStream) -> None:
     config = tiny_config(network="denoiser", vocab_size=stream.manifest.vocab_size, num_layers=2, init_std=0.1)
     denoiser = Denoiser(config, PlainLayers())
     initialize(denoiser, config, seed=0)
     denoiser = denoiser.double().eval()
-    orders = [evaluate_any_order(model, stream, 2, 3, within_document=apart).value for apart in (False, True)]
-    maskings = [evaluate_denoiser(denoiser, stream, 4, 2, 3, within_document=apart).value for apart in (False, True)]
+    orders = [evaluate(model, stream, any_orders(2), 3, within_document=apart).value for apart in (False, True)]
+    maskings = [
+        evaluate(denoiser, stream, Masked("block_diffusion", 4, 2), 3, within_document=apart).value
+        for apart in (False, True)
+    ]
     for across, within in (orders, maskings):
         assert across != pytest.approx(within, rel=1e-4)
-    reported = evaluate_orders(model, stream, [1], random_orders=2, windows=3, within_document=True)
-    assert reported["any_order"].value == orders[1]
-    assert reported["left_to_right"] == evaluate_strided(model, stream, 1, windows=3, within_document=True)
-    assert evaluate_maskings(denoiser, stream, 4, 2, 3, within_document=True)["block_diffusion"].value == maskings[1]
-    assert "data.attention=within_document" in str(table(reported, within_document=True).caption)
-    assert table(reported).caption is None
 
 
 def test_a_run_is_measured_as_it_was_trained(data: Path, tiny_config: Path, tmp_path: Path) -> None:
@@ -115,14 +110,9 @@ def test_a_run_is_measured_as_it_was_trained(data: Path, tiny_config: Path, tmp_
     assert done.returncode == 0, done.stderr
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert written["attention"] == "within_document"
+    assert "data.attention=within_document" in done.stdout
     network = open_model(run).network
     assert isinstance(network, ARMD)
     stream = TokenStream(data, network.config.max_sequence_length, seed=0)
-    found = evaluate_strided(network, stream, 1, windows=4, within_document=True)
+    found = evaluate(network, stream, strided(1), windows=4, within_document=True)
     assert written["perplexity"]["left_to_right"]["value"] == pytest.approx(found.value, rel=1e-9)
-
-
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    done = CliRunner().invoke(app, ["eval", str(tmp_path), "--data", str(tmp_path)])
-    assert "WORLD_SIZE=2: armd eval works in one process" in str(done.exception)

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from full_pass import window_nll
+from scored import evaluate, strided
 from toys import tiny_model
 
 from armd_dist.errors import EvaluationError
-from armd_dist.evaluation.likelihood import evaluate_strided, window_nll
-from armd_dist.evaluation.report import evaluate_orders, parse_streams, table, write_json
+from armd_dist.evaluation.study import parse_numbers
 from armd_dist.evaluation.unigram import token_counts, unigram_perplexity
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layout import lay_out
-from armd_dist.orders.schemes import strided, strided_blocks
+from armd_dist.orders import schemes
 from data_pipeline.stream import TokenStream
 from data_pipeline.train_tokenizer import train_tokenizer
 from data_pipeline.write_shards import build_dataset
@@ -73,7 +74,7 @@ def test_ppl_1_is_teacher_forced_cross_entropy(model: ARMD, stream: TokenStream)
         with torch.no_grad():
             logits = model(lay_out(unknown, at, at, stream.manifest.bos_id))[-1, :, : stream.manifest.vocab_size]
         total -= logits.log_softmax(-1).gather(1, prefix[:, -1:]).sum().item()
-    found = evaluate_strided(model, stream, streams=1, batch_size=7)
+    found = evaluate(model, stream, strided(1), batch_size=7)
     assert found.value == pytest.approx(math.exp(total / windows.numel()), rel=1e-6)
     assert found.tokens == windows.numel()
     assert found.steps == LENGTH
@@ -83,8 +84,8 @@ def test_ppl_1_is_teacher_forced_cross_entropy(model: ARMD, stream: TokenStream)
 
 @pytest.mark.parametrize("streams", [2, 3, 5, 7])
 def test_heads_and_parallel_phase_recombine(model: ARMD, stream: TokenStream, streams: int) -> None:
-    found = evaluate_strided(model, stream, streams)
-    blocks = strided_blocks(LENGTH, streams)
+    found = evaluate(model, stream, strided(streams))
+    blocks = schemes.strided_blocks(LENGTH, streams)
     heads = len(strided_heads(streams))
     assert found.parallel is not None
     together = (heads * math.log(found.heads) + (LENGTH - heads) * math.log(found.parallel)) / LENGTH
@@ -97,58 +98,44 @@ def strided_heads(streams: int) -> list[int]:
 
 
 def test_heads_are_the_first_places_of_the_streams(model: ARMD, stream: TokenStream) -> None:
-    order = strided(LENGTH, 3)
+    order = schemes.strided(LENGTH, 3)
     positions, blocks = torch.from_numpy(order.position), torch.from_numpy(order.block)
     windows = torch.from_numpy(stream.windows(np.arange(stream.num_windows)))
     nll = window_nll(model, windows, positions, blocks, stream.manifest.bos_id)
     is_head = torch.tensor([int(place) - 1 in strided_heads(3) for place in order.position])
-    assert evaluate_strided(model, stream, 3).heads == pytest.approx(math.exp(nll[:, is_head].mean()), rel=1e-9)
+    assert evaluate(model, stream, strided(3)).heads == pytest.approx(math.exp(nll[:, is_head].mean()), rel=1e-9)
 
 
 def test_as_many_streams_as_tokens_have_no_parallel_phase(model: ARMD, stream: TokenStream) -> None:
-    found = evaluate_strided(model, stream, LENGTH)
+    found = evaluate(model, stream, strided(LENGTH))
     assert found.parallel is None
-    assert found.value == pytest.approx(evaluate_strided(model, stream, 1).value, rel=1e-9)
+    assert found.value == pytest.approx(evaluate(model, stream, strided(1)).value, rel=1e-9)
 
 
 @pytest.mark.parametrize("streams", [1, 2, 4])
 def test_interval_holds_the_value_and_repeats(model: ARMD, stream: TokenStream, streams: int) -> None:
-    found, again = (evaluate_strided(model, stream, streams) for _ in range(2))
+    found, again = (evaluate(model, stream, strided(streams)) for _ in range(2))
     assert found == again
+    assert found.low is not None
+    assert found.high is not None
     assert found.low < found.value < found.high
     assert found.high / found.low < 1.5
 
 
 def test_batch_size_changes_nothing_and_progress_counts_windows(model: ARMD, stream: TokenStream) -> None:
     done: list[int] = []
-    small, large = evaluate_strided(model, stream, 2, 3, done.append), evaluate_strided(model, stream, 2, 1000)
+    small = evaluate(model, stream, strided(2), batch_size=3, advance=done.append)
+    large = evaluate(model, stream, strided(2), batch_size=1000)
     assert small.value == pytest.approx(large.value, rel=1e-12)
     assert sum(done) == stream.num_windows
-    assert set(done[:-1]) == {3}
+    assert set(done[1:-1]) == {3}, "the first call tells of what was there already"
 
 
-def test_all_orders_and_their_report(model: ARMD, stream: TokenStream, tmp_path: Path) -> None:
-    results = evaluate_orders(model, stream, [1, 2])
-    assert list(results) == ["left_to_right", "strided_2"]
-    assert table(results).row_count == 2
-    path = write_json(tmp_path / "new" / "folder", results, Path("m"), stream)
-    written = json.loads(path.read_text())
-    assert written["sequence_length"] == LENGTH
-    assert written["perplexity"]["strided_2"]["value"] == results["strided_2"].value
-    assert written["perplexity"]["left_to_right"]["parallel"] is None
-    assert [file.name for file in path.parent.iterdir()] == ["evaluation.json"]
-
-
-def test_more_streams_than_tokens(model: ARMD, stream: TokenStream) -> None:
-    with pytest.raises(EvaluationError, match="--streams 11: sequences of 10 tokens have at most that many streams"):
-        evaluate_orders(model, stream, [1, 11])
-
-
-def test_parse_streams() -> None:
-    assert parse_streams("1,2, 4") == [1, 2, 4]
+def test_parse_numbers() -> None:
+    assert parse_numbers("--streams", "1,2, 4") == [1, 2, 4]
     for text in ("", "1,", "a", "0,1", "-2"):
-        with pytest.raises(EvaluationError, match="is not a list of positive numbers"):
-            parse_streams(text)
+        with pytest.raises(EvaluationError, match=r"--blocks .*: is not a list of positive numbers"):
+            parse_numbers("--blocks", text)
 
 
 def test_unigram_baseline(stream: TokenStream) -> None:

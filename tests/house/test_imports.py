@@ -39,7 +39,7 @@ OWNERS = {
     "webdataset": "data_pipeline",
     "sentencepiece": ("data_pipeline", "armd_dist/export"),
     "wandb": "armd_dist/training",
-    "transformers": "armd_dist/export",
+    "transformers": ("armd_dist/export", "armd_dist/evaluation/judge.py"),
 }
 HEAVY = {"torch", "transformers", "megatron", "deepspeed", "webdataset", "sentencepiece", "submitit", "wandb"}
 TORCH_FREE = [

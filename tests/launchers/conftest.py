@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,16 @@ from data_pipeline.write_shards import build_dataset
 
 VOCAB = 300
 TEXT = "the quick brown fox jumps over lazy dogs while seven wizards brew potent elixirs and then 42 more"
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+@pytest.fixture(autouse=True)
+def own_signals() -> Iterator[None]:
+    """What a test has signals do ends with it: an ignored one would stay so in all processes that others start."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,13 +40,6 @@ def run_dir(tmp_path: Path) -> Path:
         saved(tmp_path / "run", step)
     (tmp_path / "run" / "checkpoints" / "step-00000030" / "COMPLETE").unlink()
     return tmp_path / "run"
-
-
-@pytest.fixture
-def sigterm() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 def submitter(run_dir: Path, name: str = "first", *commands: str, every: int = 10) -> Submitter:
@@ -130,7 +123,6 @@ def test_each_due_checkpoint_comes_once_over_starts_and_jobs(run_dir: Path, comm
 def test_a_refusal_is_told_once_and_tried_again(
     run_dir: Path,
     commands: Callable[..., Path],
-    sigterm: None,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -165,9 +157,7 @@ def test_no_sbatch_on_the_node_is_told(
     assert "--at-checkpoints: sbatch: No such file or directory; training is not concerned" in capfd.readouterr().err
 
 
-def test_what_slurm_has_taken_is_noted_before_the_process_ends(
-    run_dir: Path, commands: Callable[..., Path], sigterm: None
-) -> None:
+def test_what_slurm_has_taken_is_noted_before_the_process_ends(run_dir: Path, commands: Callable[..., Path]) -> None:
     (commands(sbatch=SBATCH) / "ending").touch()
     other = threading.Event()
     thread = threading.Thread(target=other.wait)  # which takes the signal, where the main thread holds it back

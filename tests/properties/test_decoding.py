@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from checks import decode_against_full
+from full_pass import window_nll
 from toys import BOS, CONTEXTS, tiny_model
 
-from armd_dist.evaluation.likelihood import window_nll
 from armd_dist.generation.decoder import decode
 from armd_dist.generation.passes import make_batch
 from armd_dist.generation.sampling import Sampling

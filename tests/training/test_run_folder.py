@@ -64,6 +64,7 @@ def test_a_checkpoint_may_be_continued_on_purpose(copy: Path, tiny_config: Path,
     text = refused(*start, "model.hidden_size=64")
     assert "is of another model" in text
     assert "model.hidden_size: 32 -> 64" in text
+    assert not (tmp_path / "other").exists()
     done = armd("train", *start, "training.learning_rate=0.001")
     assert done.returncode == 0, done.stderr
     assert [line["step"] for line in metrics(tmp_path / "other")] == [11, 12]
