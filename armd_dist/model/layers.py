@@ -114,6 +114,8 @@ class Linear(nn.Linear):
 
 
 LARGE = 1 << 18  # values of a weight; below it a call of oneDNN costs more than the product
+# No public name of torch's, and exports meet any version of it.
+ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def product(rows: Tensor, weight: Weight) -> Tensor:
@@ -123,7 +125,7 @@ def product(rows: Tensor, weight: Weight) -> Tensor:
     processors, and for the 2 to 8 rows of a decoder's pass reads the weights at half the speed of memory.
     """
     fits = rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and weight.numel() >= LARGE
-    if fits and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+    if fits and ONEDNN and not torch.is_grad_enabled():
         return torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
     return F.linear(rows, weight)
 
