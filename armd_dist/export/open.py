@@ -23,6 +23,7 @@ from armd_dist.model.network import Network
 from data_pipeline.tokenizer import Tokenizer
 
 AGAIN = "write it anew with armd export CHECKPOINT OUT"
+DENOISER = "model.network=denoiser is trained and evaluated only; give a model of network armd"
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def open_armd_across(path: Path, tensor: int, ema: bool = False) -> Iterator[tup
 def require_armd(network: Network, path: Path) -> ARMD:
     """Raises ExportError for a denoiser, a baseline that is there to be evaluated."""
     if isinstance(network, Denoiser):
-        raise ExportError(f"{path}: model.network=denoiser is trained and evaluated only; give a model of network armd")
+        raise ExportError(f"{path}: {DENOISER}")
     return network
 
 
