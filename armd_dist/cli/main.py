@@ -14,6 +14,7 @@ from armd_dist.cli import (
     evaluate,
     export,
     generate,
+    harness,
     import_,
     launch,
     plan,
@@ -45,6 +46,7 @@ app.command("train")(train.train)
 app.add_typer(launch.app, name="launch")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("eval")(evaluate.evaluate)
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(harness.harness)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("import")(import_.import_)

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.judge import Judge
+from armd_dist.evaluation.perplexity import bootstrap
 from armd_dist.evaluation.samples import Sample
-
-DRAWS = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -116,11 +115,6 @@ def _host(state: Tensor) -> np.ndarray:
 
 def perplexity(judged: Judged) -> tuple[float, float | None, float | None]:
     """exp of the mean nats per token of all samples, and a 95 % interval by bootstrap over them (None for one)."""
+    low, high = bootstrap(judged.nats, judged.tokens)
     value = math.exp(judged.nats.sum() / judged.tokens.sum())
-    count = len(judged.nats)
-    if count == 1:
-        return value, None, None
-    drawn = np.random.default_rng(0).integers(count, size=(DRAWS, count))
-    means = judged.nats[drawn].sum(1) / judged.tokens[drawn].sum(1)
-    low, high = np.exp(np.quantile(means, [0.025, 0.975]))
-    return value, float(low), float(high)
+    return value, None if low is None else math.exp(low), None if high is None else math.exp(high)

@@ -24,6 +24,8 @@ FILES = (
     "generation/cache.py",
     "generation/sampling.py",
     "generation/passes.py",
+    "generation/ends.py",
+    "generation/graph.py",
     "generation/decoder.py",
     "export/huggingface/configuration_armd.py",
     "export/huggingface/alignment.py",

@@ -34,13 +34,17 @@ class ARMD(LanguageModel):
         self.upper = nn.ModuleDict({str(i - below): UpperLayer(config, layers) for i in upper})
 
     def forward(
-        self, layout: Layout, caches: Sequence[KeyValueCache] | None = None, rows: Tensor | None = None
+        self,
+        layout: Layout,
+        caches: Sequence[KeyValueCache] | None = None,
+        rows: Tensor | None = None,
+        asked: int | None = None,
     ) -> Tensor:
         """Logits [query rows, batch, vocab of this process], or of a stage before the last one its rows.
 
         caches (one for each layer and a last one for the query context) hold the rows of earlier calls. rows: those of
         the stage before this one, [rows, batch of both streams, hidden] as `join` makes them, of the query alone from
-        the first upper layer on.
+        the first upper layer on. asked: logits of so many last query rows alone; None: of all.
         """
         at: Sequence[KeyValueCache | None] = caches or [None] * (self.config.num_layers + 1)
         if rows is None:
@@ -56,7 +60,7 @@ class ARMD(LanguageModel):
             number = self.below + int(name)
             query = self.layers.run(number, layer, query, layout.visibility, angles, at[number])
         if self.stage.predicts:
-            return self.predict(query)
+            return self.predict(query if asked is None else query[-asked:])
         if content is not None and self.stage.last < self.below:
             return join((content, query))
         return query

@@ -11,6 +11,7 @@ from megatron.core.tensor_parallel import (
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
+    gather_from_tensor_model_parallel_region,
     reduce_from_tensor_model_parallel_region,
     vocab_parallel_cross_entropy,
 )
@@ -120,6 +121,9 @@ class MegatronLayers:
 
     def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
         return logits_of_share(copy_to_tensor_model_parallel_region(hidden), weight, vocab_size)
+
+    def whole_logits(self, logits: Logits) -> Tensor:
+        return gather_from_tensor_model_parallel_region(logits)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
         if logits.dtype == torch.float64:  # Megatron's own computes in fp32

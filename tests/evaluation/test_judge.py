@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from armd_dist.evaluation.likelihood import window_nll
 from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.generative_perplexity import Judged, perplexity, read
 from armd_dist.evaluation.judge import Judge, open_judge
-from armd_dist.evaluation.likelihood import window_nll
 from armd_dist.evaluation.samples import Sample
 from armd_dist.export.open import open_armd
 from armd_dist.export.write import export_checkpoint
