@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ NO_CACHE, GENERATE, LOOP = "no cache", "GPT-2, generate()", "GPT-2, loop"
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. cases: (texts decoded together, tokens of each prompt); uncached: largest batch that is also
-    decoded without a cache, which costs the square of the length."""
+    """What is measured. cases: (texts decoded together, tokens of each prompt). The first one is also decoded without a
+    cache, which costs the square of the length."""
 
     hidden: int
     layers: int
@@ -39,7 +39,6 @@ class Size:
     device: str
     dtype: torch.dtype
     rounds: int
-    uncached: int = 1
 
     @property
     def longest(self) -> int:
@@ -85,9 +84,9 @@ class Contest:
             network.to(self.device).eval().requires_grad_(False)
         self.networks = networks
 
-    def ways(self, batch: int) -> dict[str, Way]:
+    def ways(self, case: tuple[int, int]) -> dict[str, Way]:
         ways: dict[str, Way] = {f"S = {streams}": lambda p, s=streams: self.decode(p, s) for streams in STREAMS}
-        if batch <= self.size.uncached:
+        if case == self.size.cases[0]:
             ways[NO_CACHE] = lambda prompts: self.without_cache(prompts, 1)
         return ways | {GENERATE: self.generate, LOOP: self.loop}
 
@@ -116,7 +115,10 @@ class Contest:
             places = torch.cat((places, filled), dim=1)
             order = torch.cat((order, torch.full_like(filled, number)), dim=1)
             ids = torch.cat((ids, torch.full_like(filled, BOS, device=self.device)), dim=1)
-            logits = self.armd(lay_out(ids, places.to(self.device), order.to(self.device), BOS))[-len(block) :]
+            layout = lay_out(ids, places.to(self.device), order.to(self.device), BOS)
+            # Dense: on a GPU a kernel for masks of blocks would be compiled for the lengths.
+            layout = replace(layout, visibility=layout.visibility.dense())
+            logits = self.armd(layout, asked=len(block))
             ids[:, -len(block) :] = logits[..., : self.size.vocab].argmax(-1).t()
             first = first or self._since(began)
         made = torch.empty_like(ids).scatter(1, places.to(self.device) - 1, ids)
