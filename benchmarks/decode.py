@@ -26,6 +26,7 @@ from rich.table import Table
 from torch import Tensor
 from turns import report, run_command, setting
 
+TOLERANCE = 1e-3  # nats, in fp32
 PRESETS = {
     # Weights of 206 MB, more than a CPU's caches hold.
     "cpu": Size(768, 6, 12, 8192, 64, ((1, 0), (1, 128), (16, 0)), "cpu", torch.float32, rounds=5),
@@ -43,8 +44,12 @@ def check(contest: Contest) -> None:
     for batch, prompt in ((2, 5), (1, 0)):
         prompts = prompts_of(contest.size, batch, prompt)
         for streams in STREAMS:
-            cached, full = contest.decode(prompts, streams).tokens, contest.without_cache(prompts, streams).tokens
-            assert torch.equal(cached, full), f"S = {streams}: the cache changes tokens"
+            cached, full = contest.decode(prompts, streams), contest.without_cache(prompts, streams)
+            assert torch.equal(cached.tokens, full.tokens), f"S = {streams}: the cache changes tokens"
+            assert cached.nats is not None
+            assert full.nats is not None
+            apart = (cached.nats - full.nats).abs().max().item()
+            assert apart < TOLERANCE, f"S = {streams}: the cache changes a token's nats by {apart}"
         assert torch.equal(contest.generate(prompts).tokens, contest.loop(prompts).tokens), "GPT-2 disagrees"
 
 

@@ -36,5 +36,5 @@ def test_a_cache_that_changes_tokens_is_found(contest: Contest, monkeypatch: pyt
     monkeypatch.setattr(
         "armd_dist.generation.cache.PreallocatedCache.extend", lambda self, keys, values: (keys, values)
     )
-    with pytest.raises(AssertionError, match="the cache changes tokens"):
+    with pytest.raises(AssertionError, match="S = 1: the cache changes"):
         check(contest)
