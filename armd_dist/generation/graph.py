@@ -20,7 +20,7 @@ from armd_dist.model.layers import PlainLayers
 from armd_dist.model.shapes import HeadKeys, HeadRows
 from armd_dist.model.visibility import Mask, Visibility, earlier, not_later
 
-LEAST = 12  # passes of one shape that are worth a capture, which takes about as long as some of them
+LEAST = 32  # passes of one shape that are worth a capture; our guess, until it is measured
 WARM_UP = 2  # passes before a capture, in which libraries set themselves up
 
 
