@@ -15,6 +15,7 @@ from armd_dist.cli import (
     export,
     generate,
     harness,
+    import_,
     launch,
     plan,
     quickstart,
@@ -48,6 +49,7 @@ app.command("eval")(evaluate.evaluate)
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(harness.harness)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 
 
 def main() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 from rich.table import Table
 
 from armd_dist.evaluation.page import write_page
-from armd_dist.evaluation.perplexity import Interval, Perplexity
+from armd_dist.evaluation.perplexity import Perplexity
 from armd_dist.evaluation.quality import Quality
 from armd_dist.evaluation.study import Findings
 from armd_dist.tables import plain_table
 from data_pipeline.files import write_atomically
 
-COLUMNS = ("order", "perplexity", "95 % interval", "bits/byte", "heads", "parallel", "passes", "price")
+COLUMNS = ("order", "PPL", "95 % interval", "bits/B", "heads", "parallel", "passes", "price")
 
 
 def table(found: Findings) -> Table:
@@ -26,7 +26,7 @@ def table(found: Findings) -> Table:
         shown.caption = "each document by itself, as the model was trained (data.attention=within_document)"
     first = next(iter(found.perplexity.values())).value
     for name, one in found.perplexity.items():
-        right = [_percent(found.accuracy[name])] if name in found.accuracy else []
+        right = [f"{found.accuracy[name].value:.1%}"] if name in found.accuracy else []
         dearer = f"x {found.price[name].value:.3f}" if name in found.price else ""
         shown.add_row(name, *_cells(one), dearer, *right)
         if one.importance is not None:
@@ -53,11 +53,6 @@ def _shown(value: float | None, digits: int) -> str:
 def _short(value: float | None) -> str:
     """Three digits at least."""
     return "" if value is None else f"{value:.0f}" if value >= 100 else f"{value:.1f}"
-
-
-def _percent(right: Interval) -> str:
-    around = "" if right.low is None or right.high is None else f" ({right.low:.1%} to {right.high:.1%})"
-    return f"{right.value:.1%}{around}"
 
 
 def samples_table(generation: Quality) -> Table:

@@ -110,13 +110,13 @@ def test_documents_of_a_sample_have_an_end_between_them_that_is_not_counted(judg
 def test_the_judges_context_cuts_texts_and_says_so(judge: Judge) -> None:
     text = "".join(f"{number} names, " for number in range(60))
     found = read(judge, plain(text, "short"))
-    assert judge.context == 33, "the tokenizer's limit, which is below the model's"
-    assert found.tokens[0] == 32
+    assert judge.context == 32, "places for a text that may come without a beginning"
+    assert found.tokens[0] == 31
     assert found.truncated == 1
-    ids = judge.tokenizer(text).input_ids[:33]
+    ids = judge.tokenizer(text).input_ids[:32]
     wanted, _ = own_loss(judge, judge.tokenizer.decode(ids[1:]))
     assert found.nats[0] == pytest.approx(wanted, rel=1e-4)
-    with pytest.raises(EvaluationError, match=r"sample 1: the judge's 33 tokens end before"):
+    with pytest.raises(EvaluationError, match=r"sample 1: the judge's 32 tokens end before"):
         read(judge, [*plain("a"), Sample(text, ["b"], [])])
 
 
