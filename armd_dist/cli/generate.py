@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+from armd_dist.cli.place import own_world_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,8 +88,7 @@ def _opened(model: Path, ema: bool, device: str | None, tensor: int) -> "Iterato
     from armd_dist.errors import GenerationError
     from armd_dist.export.open import open_armd, open_armd_across
 
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != str(tensor):
+    if (processes := own_world_size()) != tensor:
         start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"
         raise GenerationError(f"--tensor-parallel {tensor}: this job has {processes} processes; start it {start}")
     if tensor == 1:

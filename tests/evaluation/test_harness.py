@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from full_pass import window_nll
 from typer.testing import CliRunner
 
 from armd_dist.cli.harness import INSTALL
@@ -18,8 +19,6 @@ from armd_dist.generation.generate import answer
 from armd_dist.generation.requests import Ordering, Request, prepare
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import lay_out
-from armd_dist.objectives.likelihood import MicroBatch, token_nll
 from data_pipeline.tokenizer import Tokenizer
 
 
@@ -191,9 +190,6 @@ def nats(model: ARMD, tokenizer: Tokenizer, text: str) -> float:
     return nats_of(model, tokenizer.encode(text), tokenizer.bos_id) if text else 0.0
 
 
-@torch.no_grad()
 def nats_of(model: ARMD, tokens: list[int], bos_id: int) -> float:
-    ids = torch.tensor([tokens])
-    places = torch.arange(1, len(tokens) + 1)[None]
-    batch = MicroBatch(lay_out(ids, places, places, bos_id), ids)
-    return token_nll(model, batch.layout, batch.targets).sum().item()
+    places = torch.arange(1, len(tokens) + 1)
+    return window_nll(model, torch.tensor([tokens]), places, places, bos_id).sum().item()

@@ -86,6 +86,16 @@ def test_a_text_is_cut_into_documents(tokenizer: Tokenizer) -> None:
         assert make_sample([b], tokens, tokenizer).prompt == other
 
 
+def test_references_end_where_samples_do(tokenizer: Tokenizer) -> None:
+    end = tokenizer.eos_id
+    rows = np.array([[30, 31, 32, end, 33], [34, 35, 36, 37, 38]])
+    asked = Asked(count=2, new_tokens=4, prompt_tokens=1)
+    assert [one.tokens for one in references(rows, asked, tokenizer)] == rows[:, 1:].tolist()
+    ended = references(rows, replace(asked, ends=True), tokenizer)
+    assert [one.tokens for one in ended] == [[31, 32, end], [35, 36, 37, 38]]
+    assert ended[0].texts == [tokenizer.decode([31, 32])]
+
+
 @pytest.mark.parametrize("prompt", [0, 4])
 def test_held_out_texts_do_not_overlap(prompt: int, stream: TokenStream, tokenizer: Tokenizer) -> None:
     asked = replace(ASKED, count=6, prompt_tokens=prompt, new_tokens=20)

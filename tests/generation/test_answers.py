@@ -199,7 +199,8 @@ def test_two_processes_answer_as_one(trained: Path, tmp_path: Path) -> None:
 
 
 def test_processes_take_devices_of_their_own(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
     with pytest.raises(GenerationError, match="--device cpu: with --tensor-parallel each process takes its own"):
         verb(trained, "--tensor-parallel", 2)
     with pytest.raises(GenerationError, match="1: this job has 2 processes; start it without torchrun"):
