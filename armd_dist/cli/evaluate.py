@@ -166,7 +166,8 @@ def _asked(ready: "Ready", given: Given, wanted: "Wanted") -> "Asked":
         name, _, rest = str(error).partition("=")
         raise EvaluationError(f"--{name.replace('_', '-')}={rest}") from error
     new_tokens = given.new_tokens or longest - given.prompt_tokens
-    asked = Asked(given.samples, new_tokens, given.prompt_tokens, 0, given.batch_size, sampling)
+    ends = ready.opened.within_document
+    asked = Asked(given.samples, new_tokens, given.prompt_tokens, 0, given.batch_size, sampling, ends)
     model = require_armd(ready.opened.network, given.model)
     check_asked(asked, wanted.sampled_streams, model.config.max_sequence_length)
     return asked
