@@ -22,7 +22,7 @@ from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import lay_out
-from armd_dist.training.weights_from import _named_there
+from armd_dist.training.weights_from import name_there
 from data_pipeline.errors import DataError
 
 BOS = 0
@@ -44,7 +44,7 @@ def with_streams(checkpoint: Path, layers: int) -> ARMD:
     network, run, _ = load_model(checkpoint)
     config = run.model.model_copy(update={"two_stream_layers": layers, "pad_vocab_to": 1})
     made, there = ARMD(config, PlainLayers()), network.state_dict()
-    made.load_state_dict({name: there[_named_there(name, layers, 0)] for name in made.state_dict()})
+    made.load_state_dict({name: there[name_there(name, layers, 0)] for name in made.state_dict()})
     return made.eval().requires_grad_(False)
 
 
