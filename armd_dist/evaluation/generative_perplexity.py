@@ -20,13 +20,14 @@ class Judged:
     """Of each sample: nats and tokens [samples] (the judge's; prompts and ends of documents are not counted).
 
     features: the last layer's hidden state at each text's last token, [samples, hidden]; None where the judge does not
-    give it. truncated: samples that the judge's context has cut.
+    give it. truncated: samples that the judge's context has cut. empty: samples without text, which count for nothing.
     """
 
     nats: np.ndarray
     tokens: np.ndarray
     features: np.ndarray | None
     truncated: int
+    empty: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ def read(
     progress: Callable[[int], None] | None = None,
 ) -> Judged:
     """The judge's nats of every sample. `progress` is told those done. Raises EvaluationError, with a number."""
+    empty = sum(not any(sample.texts) for sample in samples)
+    if empty == len(samples):
+        raise EvaluationError(f"--judge {judge.path}: all {empty} samples are empty: there is nothing to judge")
     texts = [_encode(judge, sample, number) for number, sample in enumerate(samples)]
     nats, states = np.empty(len(texts)), {}
     # Of like length together, so that little is padded.
@@ -68,13 +72,12 @@ def read(
         tokens=np.array([sum(text.counted) for text in texts]),
         features=np.stack([states[number] for number in range(len(texts))]) if given else None,
         truncated=sum(text.truncated for text in texts),
+        empty=empty,
     )
 
 
 def _encode(judge: Judge, sample: Sample, number: int) -> _Read:
     """The start, the prompt and the texts with ends between them; what the judge cannot take is cut at the end."""
-    if not any(sample.texts):
-        raise EvaluationError(f"sample {number} is empty: there is nothing to judge; ask for longer samples")
     first, *others = sample.texts
     prompt = _ids(judge, sample.prompt)
     # As one text: a tokenizer may put a blank in front of one that stands alone.
@@ -84,7 +87,7 @@ def _encode(judge: Judge, sample: Sample, number: int) -> _Read:
         more = _ids(judge, text)
         ids, counted = [*ids, judge.end, *more], [*counted, False, *[True] * len(more)]
     ids, counted, length = ids[: judge.context], counted[: judge.context], len(ids)
-    if not any(counted):
+    if any(sample.texts) and not any(counted):
         rule = f"the judge's {judge.context} tokens end before anything of it is read; use shorter prompts"
         raise EvaluationError(f"sample {number}: {rule}")
     return _Read(ids, counted[: len(ids)], len(ids) < length)
@@ -115,6 +118,7 @@ def _host(state: Tensor) -> np.ndarray:
 
 def perplexity(judged: Judged) -> tuple[float, float | None, float | None]:
     """exp of the mean nats per token of all samples, and a 95 % interval by bootstrap over them (None for one)."""
-    low, high = bootstrap(judged.nats, judged.tokens)
+    there = judged.tokens > 0
+    low, high = bootstrap(judged.nats[there], judged.tokens[there])
     value = math.exp(judged.nats.sum() / judged.tokens.sum())
     return value, None if low is None else math.exp(low), None if high is None else math.exp(high)

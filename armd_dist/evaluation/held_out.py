@@ -30,9 +30,14 @@ def held_out_texts(stream: TokenStream, asked: Asked) -> np.ndarray:
 
 
 def references(texts: np.ndarray, asked: Asked, tokenizer: Tokenizer) -> list[Sample]:
-    """Held-out texts as samples: what really follows their prompts."""
-    cut = asked.prompt_tokens
-    return [make_sample(row[:cut], row[cut:], tokenizer) for row in texts.tolist()]
+    """Held-out texts as samples: what really follows their prompts, up to its end where samples end so."""
+    made = []
+    for row in texts.tolist():
+        prompt, text = row[: asked.prompt_tokens], row[asked.prompt_tokens :]
+        if asked.ends and tokenizer.eos_id in text:
+            text = text[: text.index(tokenizer.eos_id) + 1]
+        made.append(make_sample(prompt, text, tokenizer))
+    return made
 
 
 def _starts(stream: TokenStream, asked: Asked, apart: int) -> list[int]:
@@ -62,7 +67,5 @@ def _next_document(stream: TokenStream, start: int, prompt: int) -> int | None:
             if begin is not None and end - begin > prompt:
                 return begin
             begin = end + 1
-        if begin is not None and stop - begin > prompt:
-            return begin
         start = stop
     return None

@@ -60,6 +60,7 @@ WRITTEN = {
     "new_tokens": "new tokens",
     "gen_ppl.tokens": "tokens of the judge",
     "gen_ppl.truncated": "texts it cut",
+    "gen_ppl.empty": "empty texts",
 }
 VARIETY = ("entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "mauve")
 THREE_DIGITS = ("price.value", "price.low", "bits_per_byte", *VARIETY)

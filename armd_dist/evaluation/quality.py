@@ -91,5 +91,5 @@ def _of_judge(judge: Judge | None, judged: Judged | None) -> dict[str, Any]:
         return {"gen_ppl": None}
     value, low, high = perplexity(judged)
     about = {"judge": judge.path, "judge_dtype": judge.dtype, "judge_context": judge.context}
-    counts = {"tokens": int(np.sum(judged.tokens)), "truncated": judged.truncated}
+    counts = {"tokens": int(np.sum(judged.tokens)), "truncated": judged.truncated, "empty": judged.empty}
     return {"gen_ppl": {"value": value, "low": low, "high": high, **counts, **about}}

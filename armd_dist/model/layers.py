@@ -123,6 +123,7 @@ def product(rows: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
     processors, and for the 2 to 8 rows of a decoder's pass reads the weights at half the speed of memory.
     """
     fits = rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and weight.numel() >= LARGE
+    fits = fits and weight.is_contiguous() and (bias is None or bias.is_contiguous())  # it reads past strides
     if fits and ONEDNN and not torch.is_grad_enabled():
         return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     return F.linear(rows, weight, bias)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from full_pass import window_nll
 from typer.testing import CliRunner
 
 from armd_dist.cli.harness import INSTALL
@@ -18,8 +19,6 @@ from armd_dist.generation.generate import answer
 from armd_dist.generation.requests import Ordering, Request, prepare
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import lay_out
-from armd_dist.objectives.likelihood import MicroBatch, token_nll
 from data_pipeline.tokenizer import Tokenizer
 
 
@@ -65,7 +64,7 @@ class TestHarness:
             assert score == pytest.approx(-wanted, abs=1e-4)
         assert found[0] == pytest.approx(found[2]), "a blank at the context's end belongs to what follows"
 
-    def test_what_the_model_would_write_is_greedy(self, lm: Any) -> None:
+    def test_what_the_model_would_write_is_greedy(self, harness: Any, trained: Path, lm: Any) -> None:
         contexts = ["The value", "Return the", "This", "a name", "If"]
         texts = lm.generate_until(asked(*[(one, {"max_gen_toks": 1}) for one in contexts]), disable_tqdm=True)
         encode = lm.ready.opened.tokenizer.encode
@@ -75,6 +74,8 @@ class TestHarness:
         assert [greedy for _, greedy in lm.loglikelihood(asked(*pairs), disable_tqdm=True)] == [True] * len(pairs)
         others = [(context, "?!") for context, _ in pairs]
         assert [greedy for _, greedy in lm.loglikelihood(asked(*others), disable_tqdm=True)] == [False] * len(pairs)
+        bound = harness.ArmdLM(path=str(trained), orders=2, device="cpu")
+        assert [greedy for _, greedy in bound.loglikelihood(asked(*pairs), disable_tqdm=True)] == [False] * len(pairs)
 
     def test_rolling_reads_long_texts_in_windows(self, lm: Any, ours: tuple[ARMD, Tokenizer]) -> None:
         text = "The value of a list of names. " * 8
@@ -191,9 +192,6 @@ def nats(model: ARMD, tokenizer: Tokenizer, text: str) -> float:
     return nats_of(model, tokenizer.encode(text), tokenizer.bos_id) if text else 0.0
 
 
-@torch.no_grad()
 def nats_of(model: ARMD, tokens: list[int], bos_id: int) -> float:
-    ids = torch.tensor([tokens])
-    places = torch.arange(1, len(tokens) + 1)[None]
-    batch = MicroBatch(lay_out(ids, places, places, bos_id), ids)
-    return token_nll(model, batch.layout, batch.targets).sum().item()
+    places = torch.arange(1, len(tokens) + 1)
+    return window_nll(model, torch.tensor([tokens]), places, places, bos_id).sum().item()

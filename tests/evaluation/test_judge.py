@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from armd_dist.evaluation.likelihood import window_nll
+from full_pass import window_nll
 from transformers import AutoTokenizer, BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel
 
 from armd_dist.errors import EvaluationError
@@ -110,13 +110,13 @@ def test_documents_of_a_sample_have_an_end_between_them_that_is_not_counted(judg
 def test_the_judges_context_cuts_texts_and_says_so(judge: Judge) -> None:
     text = "".join(f"{number} names, " for number in range(60))
     found = read(judge, plain(text, "short"))
-    assert judge.context == 33, "the tokenizer's limit, which is below the model's"
-    assert found.tokens[0] == 32
+    assert judge.context == 32, "places for a text that may come without a beginning"
+    assert found.tokens[0] == 31
     assert found.truncated == 1
-    ids = judge.tokenizer(text).input_ids[:33]
+    ids = judge.tokenizer(text).input_ids[:32]
     wanted, _ = own_loss(judge, judge.tokenizer.decode(ids[1:]))
     assert found.nats[0] == pytest.approx(wanted, rel=1e-4)
-    with pytest.raises(EvaluationError, match=r"sample 1: the judge's 33 tokens end before"):
+    with pytest.raises(EvaluationError, match=r"sample 1: the judge's 32 tokens end before"):
         read(judge, [*plain("a"), Sample(text, ["b"], [])])
 
 
@@ -147,10 +147,14 @@ def test_an_interval_needs_several_samples() -> None:
     assert perplexity(Judged(np.array([9.0, 1.0]), np.array([3, 1]), None, 0))[0] == pytest.approx(math.exp(2.5))
 
 
-def test_empty_samples_are_refused(judge: Judge) -> None:
-    for empty in ([""], []):
-        with pytest.raises(EvaluationError, match="sample 1 is empty"):
-            read(judge, [*plain("a"), Sample("The", empty, [3])])
+def test_empty_samples_are_counted_and_weigh_nothing(judge: Judge) -> None:
+    empty = Sample("The", [""], [3])
+    found = read(judge, [*plain("a name"), empty], features=True)
+    assert (found.empty, found.tokens[1], found.nats[1]) == (1, 0, 0)
+    alone = perplexity(read(judge, plain("a name")))
+    assert perplexity(found) == (pytest.approx(alone[0], rel=1e-5), None, None)
+    with pytest.raises(EvaluationError, match="all 2 samples are empty"):
+        read(judge, [empty, empty])
 
 
 def changed(folder: Path, out: Path, what: str) -> Path:

@@ -22,7 +22,14 @@ def perplexity(value: float, steps: int, **more: Any) -> dict[str, Any]:
 
 
 def generated(streams: int, value: float) -> dict[str, Any]:
-    judge = {"judge": "judges/gpt2", "judge_dtype": "bfloat16", "judge_context": 1024, "tokens": 777, "truncated": 2}
+    judge = {
+        "judge": "judges/gpt2",
+        "judge_dtype": "bfloat16",
+        "judge_context": 1024,
+        "tokens": 777,
+        "truncated": 2,
+        "empty": 19,
+    }
     return {
         "streams": streams,
         "samples": 64,

@@ -1,5 +1,6 @@
 """Samples: each from its own seed, as long as asked, behind held-out prompts; and the held-out text beside them."""
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +61,18 @@ def test_a_text_depends_on_its_seed_and_prompt_alone(model: ARMD, tokenizer: Tok
     assert later.samples == one.samples[1:]
 
 
+def test_texts_go_on_behind_an_end_unless_they_shall_not(model: ARMD, tokenizer: Tokenizer) -> None:
+    plain = draw(model, tokenizer, prompts(0), 1, ASKED).samples[0].tokens
+    ending = copy(tokenizer)
+    ending.eos_id = plain[2]
+    first = plain.index(ending.eos_id)
+    whole, ended = (draw(model, ending, prompts(0), 1, replace(ASKED, ends=ends)) for ends in (False, True))
+    assert whole.samples[0].tokens == plain
+    assert whole.samples[0].texts[0] == tokenizer.decode(plain[:first])
+    assert ended.samples[0].tokens == plain[: first + 1]
+    assert ended.passes == max(len(one.tokens) for one in ended.samples)
+
+
 def test_time_is_told_and_the_warm_up_is_not_counted(
     model: ARMD, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +97,16 @@ def test_a_text_is_cut_into_documents(tokenizer: Tokenizer) -> None:
     ):
         assert make_sample([b], tokens, tokenizer).texts == texts
         assert make_sample([b], tokens, tokenizer).prompt == other
+
+
+def test_references_end_where_samples_do(tokenizer: Tokenizer) -> None:
+    end = tokenizer.eos_id
+    rows = np.array([[30, 31, 32, end, 33], [34, 35, 36, 37, 38]])
+    asked = Asked(count=2, new_tokens=4, prompt_tokens=1)
+    assert [one.tokens for one in references(rows, asked, tokenizer)] == rows[:, 1:].tolist()
+    ended = references(rows, replace(asked, ends=True), tokenizer)
+    assert [one.tokens for one in ended] == [[31, 32, end], [35, 36, 37, 38]]
+    assert ended[0].texts == [tokenizer.decode([31, 32])]
 
 
 @pytest.mark.parametrize("prompt", [0, 4])

@@ -20,6 +20,9 @@ def test_a_large_weight(shape: tuple[int, int]) -> None:
         for given in (rows, rows.transpose(0, 1), rows[:, :1]):
             wanted = (given.double() @ weight.double().T).float()
             torch.testing.assert_close(product(given, weight), wanted, rtol=1e-5, atol=1e-4)
+            torch.testing.assert_close(
+                product(given, weight, weight[:, 0]), wanted + weight[:, 0], rtol=1e-5, atol=1e-4
+            )
 
 
 def test_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,9 +30,9 @@ def test_who_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     theirs = torch.nn.functional.linear
 
-    def linear(rows: Tensor, weight: Tensor) -> Tensor:
+    def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         asked.append(weight.numel())
-        return theirs(rows, weight)
+        return theirs(rows, weight, bias)
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     layer = PlainLayers().column(512, 1024)
