@@ -17,6 +17,7 @@ from armd_dist.cli import (
     launch,
     plan,
     quickstart,
+    serve,
     tokenizer,
     train,
 )
@@ -46,6 +47,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.command("eval")(evaluate.evaluate)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 
 
 def main() -> None:

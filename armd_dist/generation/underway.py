@@ -47,7 +47,7 @@ class Text:
     @property
     def done(self) -> bool:
         """Whether no place before the text's end is open."""
-        return self.number >= self._needed[self.end - 1]
+        return self.number >= int(self._needed[self.end - 1])
 
     @property
     def known(self) -> int:

@@ -1,0 +1,132 @@
+"""A real server under OpenAI's own client: many at once, clients that are killed, keys, SIGTERM."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from inprocess import mixed
+from ranks import TIMEOUT_SECONDS, environment
+
+CLIENTS, EACH = 8, 5
+LONG = {"prompt": "to", "max_tokens": 120, "n": 60}
+KEY = "a key"
+
+
+@dataclass
+class Served:
+    """`armd serve` as a process of its own."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.address}/v1", api_key=KEY, max_retries=0, timeout=TIMEOUT_SECONDS)
+
+    def ask(self, client: openai.OpenAI, body: dict[str, Any]) -> str:
+        """By the official client; every second time streamed."""
+        asked: dict[str, Any] = {**body, "model": "tiny", "temperature": 0}
+        extra = {"streams": asked.pop("streams")}
+        if asked["max_tokens"] % 2:
+            return client.completions.create(**asked, extra_body=extra).choices[0].text
+        return "".join(c.choices[0].text for c in client.completions.create(**asked, extra_body=extra, stream=True))
+
+    def metric(self, name: str) -> int:
+        found = re.search(rf"^{name} (\S+)$", httpx.get(f"{self.address}/metrics").text, re.MULTILINE)
+        assert found is not None
+        return int(float(found[1]))
+
+    def wait_until_idle(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self.metric("armd_texts_running") + self.metric("armd_texts_waiting") > 0:
+            assert time.monotonic() < deadline, "slots must come free"
+            time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def served(export: Path) -> Iterator[Served]:
+    words = [sys.executable, "-m", "armd_dist", "serve", str(export), "--port", "0", "--slots", "4", "--device", "cpu"]
+    with subprocess.Popen(
+        words, env={**environment(), "ARMD_API_KEY": KEY}, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("tiny at http://127.0.0.1:"), line
+        yield Served(process, line.split()[-1])
+        process.kill()
+
+
+def test_many_clients_get_each_its_own_answer(served: Served) -> None:
+    bodies = mixed(CLIENTS * EACH)
+    single = [served.ask(served.client(), body) for body in bodies]
+    assert len(set(single)) > 0.9 * len(bodies), "answers must differ to be told apart"
+    passes = served.metric("armd_passes_total")
+
+    def work(number: int) -> list[str]:
+        client = served.client()
+        return [served.ask(client, body) for body in bodies[number::CLIENTS]]
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        together = list(pool.map(work, range(CLIENTS)))
+    for number, answers in enumerate(together):
+        assert answers == single[number::CLIENTS]
+    assert served.metric("armd_passes_total") - passes < passes / 2, "they must run together"
+
+
+def test_errors_are_the_clients_own_kinds(served: Served) -> None:
+    client = served.client()
+    with pytest.raises(openai.NotFoundError, match="is not here; use 'tiny'"):
+        client.completions.create(model="other", prompt="a")
+    with pytest.raises(openai.BadRequestError, match="greater than or equal to 1") as raised:
+        client.completions.create(model="tiny", prompt="a", max_tokens=-1)
+    assert raised.value.param == "max_tokens"
+    with pytest.raises(openai.AuthenticationError, match="is not this server's"):
+        client.with_options(api_key="another").models.list()
+    assert [model.id for model in client.models.list()] == ["tiny"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_killed_client_frees_its_slots(stream: bool, served: Served) -> None:
+    placed, cancelled = served.metric("armd_tokens_generated_total"), served.metric("armd_texts_cancelled_total")
+    host, port = served.address.removeprefix("http://").split(":")
+    body = httpx.Request("POST", served.address, json={"model": "tiny", "stream": stream, **LONG}).content
+    with socket.create_connection((host, int(port))) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {KEY}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall(head.encode() + body)
+        while served.metric("armd_tokens_generated_total") < placed + 20:
+            time.sleep(0.01)
+    served.wait_until_idle(5)
+    assert served.metric("armd_texts_cancelled_total") - cancelled > 40
+    assert served.metric("armd_tokens_generated_total") - placed < 0.5 * LONG["n"] * LONG["max_tokens"]
+
+
+def test_sigterm_lets_running_requests_finish_and_takes_no_others(served: Served) -> None:
+    with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=served.address) as waiting:
+        assert waiting.get("/health").status_code == 200
+        before = served.metric("armd_tokens_generated_total")
+        running = pool.submit(served.client().completions.create, model="tiny", **{**LONG, "n": 24})
+        while served.metric("armd_tokens_generated_total") < before + 20:
+            time.sleep(0.01)
+        served.process.send_signal(signal.SIGTERM)
+        while (health := waiting.get("/health")).status_code == 200:
+            time.sleep(0.01)
+        assert (health.status_code, health.json()["error"]["code"]) == (503, "shutting_down")
+        with pytest.raises(openai.InternalServerError, match="takes no new requests") as raised:
+            served.client().completions.create(model="tiny", prompt="to")
+        assert raised.value.status_code == 503
+        assert not running.done(), "it must still run when others are refused"
+        answer = running.result(TIMEOUT_SECONDS)
+    assert len(answer.choices) == 24
+    assert all(choice.finish_reason in ("length", "stop") for choice in answer.choices)
+    assert served.process.wait(20) == 0
