@@ -1,6 +1,8 @@
 """A real server under OpenAI's own client: many at once, clients that are killed, keys, SIGTERM."""
 
+import asyncio
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,12 +17,15 @@ from typing import Any
 import httpx
 import openai
 import pytest
+from browser import ask, open_page
 from inprocess import mixed
 from ranks import TIMEOUT_SECONDS, environment
 
 CLIENTS, EACH = 8, 5
 LONG = {"prompt": "to", "max_tokens": 120, "n": 60}
 KEY = "a key"
+CHROMIUM = shutil.which("chromium")
+SHOWN = ("text", "count", "passes", "model", "problem")  # of the page
 
 
 @dataclass
@@ -111,11 +116,34 @@ def test_a_killed_client_frees_its_slots(stream: bool, served: Served) -> None:
     assert served.metric("armd_tokens_generated_total") - placed < 0.5 * LONG["n"] * LONG["max_tokens"]
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium here, so nobody looks at the page")
+def test_the_page_shows_streams_that_fill_in(served: Served) -> None:
+    prompt, tokens = "Return the first of these", 60
+    wanted = served.ask(served.client(), {"prompt": prompt, "max_tokens": tokens, "streams": 4})
+
+    async def look() -> tuple[list[str], list[str], list[str]]:
+        async with open_page(str(CHROMIUM), served.address) as tab:
+            await ask(tab, prompt, streams=4, tokens=tokens, temperature=0, key="wrong")
+            problem = await tab.until("document.getElementById('problem').textContent")
+            tab.said.clear()  # a browser notes every 401
+            await ask(tab, prompt, streams=4, tokens=tokens, temperature=0, key=KEY)
+            seen = [problem]
+            while not (len(seen) > 1 and await tab.run("document.getElementById('stop').disabled")):
+                seen.append(await tab.run("document.getElementById('text').textContent"))
+            return seen, [await tab.run(f"document.getElementById('{name}').textContent") for name in SHOWN], tab.said
+
+    (problem, *seen), shown, said = asyncio.run(look())
+    assert "is not this server's" in problem
+    assert shown == [prompt + wanted, str(tokens), "18", "tiny", ""]
+    assert any("·" in text and text != seen[0] for text in seen), "it must be seen while it grows"
+    assert said == []
+
+
 def test_sigterm_lets_running_requests_finish_and_takes_no_others(served: Served) -> None:
     with ThreadPoolExecutor(1) as pool, httpx.Client(base_url=served.address) as waiting:
         assert waiting.get("/health").status_code == 200
         before = served.metric("armd_tokens_generated_total")
-        running = pool.submit(served.client().completions.create, model="tiny", **{**LONG, "n": 24})
+        running = pool.submit(served.client().completions.create, model="tiny", **{**LONG, "n": 10})
         while served.metric("armd_tokens_generated_total") < before + 20:
             time.sleep(0.01)
         served.process.send_signal(signal.SIGTERM)
@@ -127,6 +155,6 @@ def test_sigterm_lets_running_requests_finish_and_takes_no_others(served: Served
         assert raised.value.status_code == 503
         assert not running.done(), "it must still run when others are refused"
         answer = running.result(TIMEOUT_SECONDS)
-    assert len(answer.choices) == 24
+    assert len(answer.choices) == 10
     assert all(choice.finish_reason in ("length", "stop") for choice in answer.choices)
     assert served.process.wait(20) == 0
