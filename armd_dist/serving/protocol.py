@@ -22,6 +22,11 @@ def _temperature(value: float) -> float:
     return value
 
 
+def _whole(value: Any) -> Any:
+    """JSON knows one kind of numbers: 4.0 is whole, too."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def _neutral(value: Any) -> Any:
     if value:
         raise ValueError("is not supported here; leave it out")
@@ -30,7 +35,13 @@ def _neutral(value: Any) -> Any:
 
 Words = Annotated[str, AfterValidator(_spelled)]
 Stop = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_spelled)]
-Token = Annotated[int, Field(ge=0, lt=2**31)]
+# Bounds stand inside, where the schema shows them.
+Count = Annotated[int, Field(ge=1, lt=2**31), BeforeValidator(_whole)]
+Token = Annotated[int, Field(ge=0, lt=2**31), BeforeValidator(_whole)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED), BeforeValidator(_whole)]
+Texts = Annotated[int, Field(ge=1, le=128), BeforeValidator(_whole)]
+Tops = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
+Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_temperature)]
 # What OpenAI's clients may send at its default, and we cannot do.
 Unsupported = Annotated[Any, BeforeValidator(_neutral), WithJsonSchema({"enum": [None, 0, False]})]
 
@@ -50,24 +61,19 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     model: Words = Field(..., description="As /v1/models names it.")
-    temperature: Annotated[float, AfterValidator(_temperature)] | None = Field(
-        1.0, ge=0, le=100, description="0 takes the likeliest token; else 0.01 or more."
-    )
-    top_p: float | None = Field(1.0, gt=0, le=1, description="Sample among the likeliest tokens of this total mass.")
-    top_k: int | None = Field(None, ge=1, lt=2**31, description="Sample among the k likeliest tokens.")
+    temperature: Temperature | None = Field(1.0, description="0 takes the likeliest token; else 0.01 or more.")
+    # The lower bound is far from what fp32 takes for 0, which would leave no token.
+    top_p: float | None = Field(1.0, ge=1e-6, le=1, description="Sample among the likeliest tokens of this total mass.")
+    top_k: Count | None = Field(None, description="Sample among the k likeliest tokens.")
     min_p: float | None = Field(
         None, ge=0, le=1, description="Sample among tokens of at least this share of the likeliest one's mass."
     )
     repetition_penalty: float | None = Field(
         1.0, ge=0.01, le=100, description="Above 1 tokens that stand in the text become less likely."
     )
-    streams: int = Field(
-        1, ge=1, lt=2**31, description="Strided streams S: S tokens at a time after the heads; at most max_tokens."
-    )
-    seed: int | None = Field(
-        None, ge=0, le=LARGEST_SEED, description="Of the first text; the next takes one more. null: drawn."
-    )
-    n: int | None = Field(1, ge=1, le=128, description="Texts for each prompt.")
+    streams: Count = Field(1, description="Strided streams S: S tokens at a time after the heads; at most max_tokens.")
+    seed: Seed | None = Field(None, description="Of the first text; the next takes one more. null: drawn.")
+    n: Texts | None = Field(1, description="Texts for each prompt.")
     stop: Stop | Annotated[list[Stop], Field(max_length=16)] | None = Field(
         None, description="The text ends before the first of these; up to 16."
     )
@@ -88,10 +94,8 @@ class CompletionRequest(Asked):
     suffix: Words | None = Field(
         None, description="What follows the text that is asked for: a hole of max_tokens tokens is filled."
     )
-    max_tokens: int | None = Field(16, ge=1, lt=2**31, description="Tokens to generate for each text at most.")
-    logprobs: int | None = Field(
-        None, ge=0, le=20, description="Log-probabilities of the tokens, and of so many likeliest ones."
-    )
+    max_tokens: Count | None = Field(16, description="Tokens to generate for each text at most.")
+    logprobs: Tops | None = Field(None, description="Log-probabilities of the tokens, and of so many likeliest ones.")
     echo: Literal[False] | None = Field(False, description="The prompt is not repeated.")
     best_of: Unsupported = None
 
@@ -124,9 +128,9 @@ class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
     messages: list[Message] = Field(..., min_length=1)
-    max_tokens: int | None = Field(None, ge=1, lt=2**31, description="Older name of max_completion_tokens.")
-    max_completion_tokens: int | None = Field(
-        None, ge=1, lt=2**31, description="Tokens to generate at most; null: as many as the model takes."
+    max_tokens: Count | None = Field(None, description="Older name of max_completion_tokens.")
+    max_completion_tokens: Count | None = Field(
+        None, description="Tokens to generate at most; null: as many as the model takes."
     )
     logprobs: bool | None = Field(False, description="Log-probabilities of the tokens.")
-    top_logprobs: int | None = Field(None, ge=0, le=20, description="And of so many likeliest ones; needs logprobs.")
+    top_logprobs: Tops | None = Field(None, description="And of so many likeliest ones; needs logprobs.")

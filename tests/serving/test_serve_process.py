@@ -1,74 +1,32 @@
 """A real server under OpenAI's own client: many at once, clients that are killed, keys, SIGTERM."""
 
 import asyncio
-import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import openai
 import pytest
 from browser import ask, open_page
 from inprocess import mixed
-from ranks import TIMEOUT_SECONDS, environment
+from process import KEY, Served, serving
+from ranks import TIMEOUT_SECONDS
 
 CLIENTS, EACH = 8, 5
 LONG = {"prompt": "to", "max_tokens": 120, "n": 60}
-KEY = "a key"
 CHROMIUM = shutil.which("chromium")
 SHOWN = ("text", "count", "passes", "model", "problem")  # of the page
 
 
-@dataclass
-class Served:
-    """`armd serve` as a process of its own."""
-
-    process: subprocess.Popen[str]
-    address: str
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.address}/v1", api_key=KEY, max_retries=0, timeout=TIMEOUT_SECONDS)
-
-    def ask(self, client: openai.OpenAI, body: dict[str, Any]) -> str:
-        """By the official client; every second time streamed."""
-        asked: dict[str, Any] = {**body, "model": "tiny", "temperature": 0}
-        extra = {"streams": asked.pop("streams")}
-        if asked["max_tokens"] % 2:
-            return client.completions.create(**asked, extra_body=extra).choices[0].text
-        return "".join(c.choices[0].text for c in client.completions.create(**asked, extra_body=extra, stream=True))
-
-    def metric(self, name: str) -> int:
-        found = re.search(rf"^{name} (\S+)$", httpx.get(f"{self.address}/metrics").text, re.MULTILINE)
-        assert found is not None
-        return int(float(found[1]))
-
-    def wait_until_idle(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.metric("armd_texts_running") + self.metric("armd_texts_waiting") > 0:
-            assert time.monotonic() < deadline, "slots must come free"
-            time.sleep(0.02)
-
-
 @pytest.fixture(scope="module")
 def served(export: Path) -> Iterator[Served]:
-    words = [sys.executable, "-m", "armd_dist", "serve", str(export), "--port", "0", "--slots", "4", "--device", "cpu"]
-    with subprocess.Popen(
-        words, env={**environment(), "ARMD_API_KEY": KEY}, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line.startswith("tiny at http://127.0.0.1:"), line
-        yield Served(process, line.split()[-1])
-        process.kill()
+    with serving(export) as server:
+        yield server
 
 
 def test_many_clients_get_each_its_own_answer(served: Served) -> None:
