@@ -32,7 +32,7 @@ class Tab:
             if message.get("method") in ("Runtime.exceptionThrown", "Log.entryAdded"):
                 self.said.append(json.dumps(message["params"]))
             if message.get("id") == self._number:
-                return message["result"]
+                return message.get("result", {"result": {}})  # none while the page is still on its way
 
     async def run(self, script: str) -> Any:
         """Of JavaScript in the page."""
@@ -50,7 +50,7 @@ class Tab:
 
 
 @asynccontextmanager
-async def open_page(chromium: str, url: str, size: str = "1000,560") -> AsyncIterator[Tab]:
+async def open_page(chromium: str, url: str, size: str = "1000,700") -> AsyncIterator[Tab]:
     """The page in a browser of its own, which asks nobody else for anything."""
     with tempfile.TemporaryDirectory() as folder:
         words = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run"]
@@ -100,8 +100,8 @@ async def picture(url: str, out: Path) -> None:
     import base64
 
     async with open_page("chromium", url) as tab:
-        await ask(tab, "Return the first of these", streams=4, tokens=64)
-        await tab.until("document.querySelectorAll('#text .token').length > 28")
+        await ask(tab, "Return the first of these", streams=4, tokens=116)
+        await tab.until("document.querySelectorAll('#text .token').length > 40")
         shot = await tab.call("Page.captureScreenshot", format="png")
         out.write_bytes(base64.b64decode(shot["data"]))
 
