@@ -37,6 +37,9 @@ def _model_problems(run: Run) -> list[Problem]:
     if model.network == "armd" and model.two_stream_layers == 0 and model.query_context == "none":
         rule = "leaves a query without any token to see where model.two_stream_layers=0"
         problems.append(Problem("model.query_context", "none", rule, "use neighbours, or a two-stream layer"))
+    if model.network == "denoiser" and model.query_place == "previous":
+        rule = "moves the query stream, and model.network=denoiser has none"
+        problems.append(Problem("model.query_place", "previous", rule, "use model.query_place=own"))
     if model.two_stream_layers > model.num_layers:  # type: ignore[operator]
         rule = f"is more than model.num_layers={model.num_layers}"
         problems.append(

@@ -58,6 +58,10 @@ class ExportError(ArmdError):
     """An export that cannot be written or does not equal its checkpoint."""
 
 
+class IncomingError(ArmdError):
+    """A pretrained model that cannot be imported."""
+
+
 class EvaluationError(ArmdError):
     """An evaluation that cannot be done as asked."""
 

@@ -38,14 +38,20 @@ class _Wanted:
     into: Tensor
 
 
-def read_pieces(folder: Path, pieces: Mapping[str, Piece], advance: Callable[[int], object] = lambda _: None) -> None:
+def read_pieces(
+    folder: Path,
+    pieces: Mapping[str, Piece],
+    advance: Callable[[int], object] = lambda _: None,
+    metadata: Metadata | None = None,
+) -> None:
     """Fills the pieces' values in place, on whatever device they are. Not collective.
 
-    advance: told how many bytes of them were filled. Host memory: 16 MiB, or a tensor's row where that is more. Raises
-    CheckpointError, with all tensors that the checkpoint lacks or has in another shape.
+    advance: told how many bytes of them were filled. metadata: the folder's, for those who read piece after piece. Host
+    memory: 16 MiB, or a tensor's row where that is more. Raises CheckpointError, with all tensors that the checkpoint
+    lacks or has in another shape.
     """
-    metadata = read_metadata(folder)
-    _refuse_another_model(folder, metadata, pieces)
+    metadata = metadata or read_metadata(folder)
+    refuse_another_model(folder, metadata, pieces)
     with _told(folder / STATE_DIR / ".metadata"):
         wanted = [each for name, piece in pieces.items() for each in _wanted(metadata, name, piece)]
     wanted.sort(key=lambda each: (each.file, each.at))
@@ -72,7 +78,8 @@ def _told(file: Path) -> Iterator[None]:
         raise CheckpointError(f"{file}: cannot be read ({describe(error)})") from error
 
 
-def _refuse_another_model(folder: Path, metadata: Metadata, pieces: Mapping[str, Piece]) -> None:
+def refuse_another_model(folder: Path, metadata: Metadata, pieces: Mapping[str, Piece]) -> None:
+    """Raises CheckpointError, with all tensors that the checkpoint lacks or has in another shape."""
     problems = []
     for name, piece in pieces.items():
         written = metadata.state_dict_metadata.get(name)

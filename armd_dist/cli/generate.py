@@ -1,7 +1,10 @@
 """`armd generate`: text from a checkpoint or an export."""
 
 import json
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -9,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+from armd_dist.cli.place import own_world_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +29,7 @@ ORDER_HELP = "Of placing tokens: --streams strided ones, one by one, one by one 
 MIN_P_HELP = "Sample among tokens of at least this share of the likeliest one's mass."
 SEED_HELP = "Of the first text; the next takes seed + 1. Equal seeds give equal text on one kind of device."
 PENALTY_HELP = "Above 1 tokens that stand in the text already become less likely; 1 changes nothing."
+TENSOR_HELP = "Processes that share a checkpoint's network; start as many with torchrun."
 PROMPTS_HELP = (
     'File of requests, a line each: {"prompt": "..."} or {"infill": "... <hole:8> ..."}, perhaps with "seed".'
 )
@@ -53,29 +58,52 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help=SEED_HELP)] = 0,
     ema: Annotated[bool, EMA] = False,
     device: Annotated[str | None, DEVICE] = None,
+    tensor_parallel: Annotated[int, typer.Option(min=1, help=TENSOR_HELP)] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One object a line: text, tokens, logprobs, passes.")] = False,
 ) -> None:
     """Generate text in strided parallel streams or in another order, behind a prompt or into the holes of a text.
 
     Example: armd generate runs/quickstart --prompt "The value of" --streams 4 --max-new-tokens 64
     """
-    from armd_dist.export.open import open_armd
     from armd_dist.generation.requests import Request, parse_infill
 
     _check_sources(prompt, infill, prompts, out)
     ordering, sampling = _read_settings(
         (order, streams, block_size), (temperature, top_k, top_p, min_p, repetition_penalty)
     )
-    network, tokenizer = open_armd(model, ema)
-    network.to(device_of(device))
-    if prompts is not None and out is not None:
-        settings = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
-        _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, **settings)
-        return
     asked = [(text, Request((text, max_new_tokens))) for text in prompt or ([] if infill else [""])]
     asked += [(text, Request(parse_infill(text), infill=True)) for text in infill or []]
-    for number, (text, request) in enumerate(asked):
-        _answer(network, tokenizer, text, replace(request, seed=seed + number), ordering, sampling, as_json)
+    with _opened(model, ema, device, tensor_parallel) as (network, tokenizer):
+        if prompts is not None and out is not None:
+            settings = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
+            _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, **settings)
+            return
+        for number, (text, request) in enumerate(asked):
+            _answer(network, tokenizer, text, replace(request, seed=seed + number), ordering, sampling, as_json)
+
+
+@contextmanager
+def _opened(model: Path, ema: bool, device: str | None, tensor: int) -> "Iterator[tuple[ARMD, Tokenizer]]":
+    """The network, or this process' part of it. Raises GenerationError where the job has more processes, or fewer."""
+    from armd_dist.errors import GenerationError
+    from armd_dist.export.open import open_armd, open_armd_across
+
+    if (processes := own_world_size()) != tensor:
+        start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"
+        raise GenerationError(f"--tensor-parallel {tensor}: this job has {processes} processes; start it {start}")
+    if tensor == 1:
+        network, tokenizer = open_armd(model, ema)
+        yield network.to(device_of(device)), tokenizer
+        return
+    if device is not None:
+        raise GenerationError(f"--device {device}: with --tensor-parallel each process takes its own; leave it out")
+    with open_armd_across(model, tensor, ema) as opened:
+        yield opened
+
+
+def _leads() -> bool:
+    """Whether this process speaks for all of the job."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _read_settings(order: tuple[Any, ...], drawing: tuple[Any, ...]) -> "tuple[Ordering, Sampling]":
@@ -120,18 +148,30 @@ def _answer(
 
     prepared = [prepare(request, tokenizer, ordering, network.config.max_sequence_length)]
     start = time.perf_counter()
-    if as_json or not (console := Console()).is_terminal:
+    if as_json or not _leads() or not (console := Console()).is_terminal:
         (sample,) = answer(network, tokenizer, prepared, sampling)
     else:
         watch(decoding := begin(network, tokenizer, prepared, sampling), tokenizer, console)
         (sample,) = samples_of(decoding, tokenizer, prepared)
     seconds = time.perf_counter() - start
+    if not _leads():
+        return
     if as_json:
         typer.echo(json.dumps({"infill" if request.infill else "prompt": text, **asdict(sample)}))
         return
     count = len(sample.tokens)
     typer.echo(sample.text if request.infill else text + sample.text)
     typer.secho(f"[{count} tokens in {sample.passes} passes, {count / seconds:,.0f} tokens/s]", dim=True, err=True)
+
+
+def _as_the_first_says(number: int) -> int:
+    """The first process' number, on all of them."""
+    import torch.distributed as dist
+
+    said = [number]
+    if dist.is_initialized():
+        dist.broadcast_object_list(said, src=0)
+    return said[0]
 
 
 def watch(decoding: "Decoding", tokenizer: "Tokenizer", console: "Console") -> None:
@@ -163,20 +203,26 @@ def _answer_file(
     seed: int,
     ema: bool,
 ) -> None:
-    """Every request of a file, with a bar; the lines that are there already are kept."""
+    """Every request of a file, with a bar; the lines that are there already are kept. The first process writes."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from armd_dist.generation.answers import Answers, answer_file, prepare_file, weights_of
+    from armd_dist.generation.answers import Answers, answer_batches, answer_file, prepare_file, weights_of
     from data_pipeline.files import sha256_of
 
     prepared = prepare_file(prompts, tokenizer, ordering, network.config.max_sequence_length, max_new_tokens, seed)
+    if not _leads():
+        for _ in answer_batches(network, tokenizer, prepared, sampling, _as_the_first_says(0), batch_size):
+            pass
+        return
     settings: dict[str, object] = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
     settings |= {"prompts_sha256": sha256_of(prompts), "weights_sha256": weights_of(model)}
     settings |= {"order": ordering.name, "streams": ordering.streams, "block_size": ordering.block_size}
     settings |= {**asdict(sampling), "device": next(network.parameters()).device.type}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("generating", total=len(prepared))
-        for done in answer_file(network, tokenizer, prepared, sampling, Answers(out, settings), batch_size):
+        answers = answer_file(network, tokenizer, prepared, sampling, Answers(out, settings), batch_size)
+        progress.update(task, completed=_as_the_first_says(next(answers)))
+        for done in answers:
             progress.update(task, completed=done)
     typer.echo(f"{out}: {len(prepared)} answers")

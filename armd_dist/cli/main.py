@@ -14,6 +14,8 @@ from armd_dist.cli import (
     evaluate,
     export,
     generate,
+    harness,
+    import_,
     launch,
     plan,
     quickstart,
@@ -45,8 +47,10 @@ app.command("train")(train.train)
 app.add_typer(launch.app, name="launch")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.command("eval")(evaluate.evaluate)
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(harness.harness)
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
+app.command("import")(import_.import_)
 app.command("serve")(serve.serve)
 
 

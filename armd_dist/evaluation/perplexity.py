@@ -71,6 +71,18 @@ def accuracy(records: Sequence[Record]) -> Interval:
     return Interval(float(right.mean()), *bootstrap(right, np.ones_like(right)))
 
 
+def price(records: Sequence[Record], first: Sequence[Record]) -> Interval:
+    """The perplexity over that of the same items under a first scheme. Documents are drawn for both at once."""
+    both = [
+        (mine - other, count)
+        for (mine, count, _), (other, _, _) in zip(documents(records), documents(first), strict=True)
+    ]
+    differences, counts = np.array(both).T
+    low, high = bootstrap(differences, counts)
+    value = math.exp(math.fsum(differences) / counts.sum())
+    return Interval(value, None if low is None else math.exp(low), None if high is None else math.exp(high))
+
+
 def documents(records: Sequence[Record]) -> Iterator[tuple[float, int, bool]]:
     """Nats, tokens, and whether all were the likeliest, of each document, whose parts stand one after another."""
     nats, tokens, likeliest = 0.0, 0, True

@@ -9,9 +9,9 @@ from typing import Any
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.evaluate import Advance, Evaluation, figures
 from armd_dist.evaluation.items import Passages, Source, Windows
-from armd_dist.evaluation.journal import Journal
+from armd_dist.evaluation.journal import Journal, Record
 from armd_dist.evaluation.opening import Ready
-from armd_dist.evaluation.perplexity import Perplexity, accuracy
+from armd_dist.evaluation.perplexity import Interval, Perplexity, accuracy, price
 from armd_dist.evaluation.schemes import Masked, Ordered, Scheme
 from armd_dist.evaluation.texts import TextSet
 from armd_dist.generation.requests import Ordering
@@ -19,6 +19,7 @@ from armd_dist.model.denoiser import Denoiser
 from data_pipeline.stream import TokenStream
 
 LEFT_TO_RIGHT = Ordered("left_to_right", Ordering("left_to_right"))
+DEFAULT_STREAMS = [1, 2, 4]
 MASKINGS = 8  # draws for each window of a denoiser's bound
 
 
@@ -33,11 +34,16 @@ class Wanted:
     blocks: list[int] | None = None
     random_orders: int | None = None
 
+    @property
+    def sampled_streams(self) -> list[int]:
+        """Numbers of streams in which samples are written."""
+        return self.streams or DEFAULT_STREAMS
+
     def schemes(self, ready: Ready, material: "Sequence[Material]") -> list[Scheme]:
         """Raises EvaluationError for what this kind of model, or the dataset's windows, have not."""
         if isinstance(ready.opened.network, Denoiser):
             return [self._maskings(ready.opened.block_length)]
-        streams = self.streams or ([] if self.blocks else [1, 2, 4])
+        streams = self.streams or ([] if self.blocks else DEFAULT_STREAMS)
         longest = min(
             [one.about["sequence_length"] for one in material if "sequence_length" in one.about], default=None
         )
@@ -123,15 +129,17 @@ def passages_of(ready: Ready, texts: TextSet, length: int, stride: int) -> Mater
 
 @dataclass(frozen=True)
 class Findings:
-    """perplexity, and for sets of answers accuracy, by the scheme's name."""
+    """By the scheme's name; price: of all but the first one, over it; accuracy: for sets of answers."""
 
     material: Material
     perplexity: dict[str, Perplexity]
-    accuracy: dict[str, Any]
+    price: dict[str, Interval]
+    accuracy: dict[str, Interval]
 
     def content(self) -> dict[str, Any]:
         """For evaluation.json."""
-        found = {"perplexity": {name: asdict(one) for name, one in self.perplexity.items()}}
+        prices = {name: {"price": asdict(one)} for name, one in self.price.items()}
+        found = {"perplexity": {name: asdict(one) | prices.get(name, {}) for name, one in self.perplexity.items()}}
         accurate = {"accuracy": {name: asdict(one) for name, one in self.accuracy.items()}} if self.accuracy else {}
         return {**self.material.about, **found, **accurate}
 
@@ -158,10 +166,14 @@ def measure(
         kept,
         {**settings, **material.identity},
     )
-    perplexity, right = {}, {}
+    perplexity, prices, right = {}, {}, {}
+    first: list[Record] = []
     for scheme in schemes:
         if records := evaluation.records(scheme, advance):
             perplexity[scheme.name] = figures(scheme, material.source, records)
+            if first:
+                prices[scheme.name] = price(records, first)
             if material.answers and scheme.exact:
                 right[scheme.name] = accuracy(records)
-    return Findings(material, perplexity, right)
+            first = first or records
+    return Findings(material, perplexity, prices, right)

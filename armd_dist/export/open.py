@@ -1,6 +1,8 @@
 """One way in for everything that reads a trained model: a checkpoint, a run's newest one, or an export."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from armd_dist.checkpoint.folder import resolve_checkpoint
 from armd_dist.checkpoint.tensors import load_model
 from armd_dist.errors import EvaluationError, ExportError
 from armd_dist.model.armd import ARMD
@@ -20,6 +23,7 @@ from armd_dist.model.network import Network
 from data_pipeline.tokenizer import Tokenizer
 
 AGAIN = "write it anew with armd export CHECKPOINT OUT"
+DENOISER = "model.network=denoiser is trained and evaluated only; give a model of network armd"
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,32 @@ def open_armd(path: Path, ema: bool = False) -> tuple[ARMD, Tokenizer]:
     return require_armd(opened.network, path), opened.tokenizer
 
 
+@contextmanager
+def open_armd_across(path: Path, tensor: int, ema: bool = False) -> Iterator[tuple[ARMD, Tokenizer]]:
+    """A network that generates, split over the `tensor` processes of this job. Collective.
+
+    Raises ExportError for a denoiser and for an export, ConfigError where the network cannot be split so.
+    """
+    from armd_dist.parallel.config import ParallelConfig
+    from armd_dist.parallel.opening import open_parallel
+    from armd_dist.parallel.topology import start, stop
+
+    if (path / "config.json").is_file():
+        rule = "is an export, which one process opens; give the checkpoint, or leave out --tensor-parallel"
+        raise ExportError(f"{path}: {rule}")
+    topology = start(ParallelConfig.model_validate({"tensor": tensor}))
+    try:
+        part, _ = open_parallel(path, topology, ema)
+        tokenizer = Tokenizer.load(resolve_checkpoint(path) / "tokenizer.model")
+        yield require_armd(part.networks[0], path), tokenizer
+    finally:
+        stop()
+
+
 def require_armd(network: Network, path: Path) -> ARMD:
     """Raises ExportError for a denoiser, a baseline that is there to be evaluated."""
     if isinstance(network, Denoiser):
-        raise ExportError(f"{path}: model.network=denoiser is trained and evaluated only; give a model of network armd")
+        raise ExportError(f"{path}: {DENOISER}")
     return network
 
 

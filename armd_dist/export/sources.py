@@ -24,10 +24,20 @@ FILES = (
     "generation/cache.py",
     "generation/sampling.py",
     "generation/passes.py",
+    "generation/ends.py",
+    "generation/graph.py",
     "generation/decoder.py",
     "export/huggingface/configuration_armd.py",
+    "export/huggingface/alignment.py",
     "export/huggingface/modeling_armd.py",
 )
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_armd.ArmdConfig",
+    "AutoModel": "modeling_armd.ArmdModel",
+    "AutoModelForCausalLM": "modeling_armd.ArmdForCausalLM",
+}
+MODEL_CLASS = AUTO_MAP["AutoModelForCausalLM"]
 
 _IMPORT = re.compile(r"^from armd_dist\.(?:\w+\.)*(\w+) import", re.MULTILINE)
 _MODEL_CONFIG = "from armd_dist.model.config import ModelConfig"

@@ -1,5 +1,6 @@
 """A Hugging Face fast tokenizer with the ids of ours, so that an exported model needs neither us nor sentencepiece."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,18 +39,22 @@ HARD_TEXTS = (
 
 
 def write_fast_tokenizer(tokenizer_model: Path, out: Path, model_max_length: int) -> None:
-    """Write `tokenizer.json` and `tokenizer_config.json` for a sentencepiece BPE model into the folder `out`.
+    """Write `tokenizer.json` and `tokenizer_config.json` into the folder `out`: of a sentencepiece BPE model, or of the
+    Hugging Face tokenizer that a dataset was built with.
 
     `AutoTokenizer.from_pretrained(out)` then encodes any text to the ids of `Tokenizer.encode`, after one BOS unless
     `add_special_tokens=False`; special tokens in a text are plain characters to both. Sentencepiece decides between
     equally good merges by their place in the text, this one by the parts' lengths, so the equality is checked on
     `HARD_TEXTS`. Raises `ExportError`, and writes nothing, when one of them differs or the model is not BPE, and
-    `DataError` when `tokenizer_model` is none of `armd tokenizer train`'s.
+    `DataError` when `tokenizer_model` is no tokenizer.
     """
     ours = require_exportable(tokenizer_model)
-    model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
-    model.ParseFromString(ours.content)
-    fast = _fast_tokenizer(model, model_max_length)
+    if ours.kind == "sentencepiece":
+        model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
+        model.ParseFromString(ours.content)
+        fast = _fast_tokenizer(model, model_max_length)
+    else:
+        fast = _unpacked(ours, model_max_length)
     _verify(fast, ours)
     fast.save_pretrained(str(out))
 
@@ -58,10 +63,7 @@ def require_exportable(tokenizer_model: Path) -> Tokenizer:
     """The tokenizer; `ExportError` where it is none that an export can hold."""
     ours = Tokenizer.load(tokenizer_model)
     if ours.kind != "sentencepiece":
-        raise ExportError(
-            f"{tokenizer_model}: is a {ours.kind} tokenizer, which an export cannot hold; evaluate and generate from "
-            "the checkpoint, or train on data built with a tokenizer of `armd tokenizer train`"
-        )
+        return ours
     model = sentencepiece_model_pb2.ModelProto()  # pyright: ignore[reportAttributeAccessIssue]
     model.ParseFromString(ours.content)
     if model.trainer_spec.model_type != model.trainer_spec.BPE:
@@ -85,21 +87,38 @@ def _fast_tokenizer(model: Any, model_max_length: int) -> PreTrainedTokenizerFas
     bos = special.bos_piece
     known = (bos, special.eos_piece, special.pad_piece, MASK_PIECE)
     more = [piece.piece for piece in model.pieces if piece.type == piece.CONTROL and piece.piece not in known]
-    backend.post_processor = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, vocabulary[bos])]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
+    return _behind_bos(
+        backend,
+        model_max_length,
         bos_token=bos,
         eos_token=special.eos_piece,
         unk_token=special.unk_piece,
         pad_token=special.pad_piece,
         mask_token=MASK_PIECE,
         additional_special_tokens=more,
+    )
+
+
+def _unpacked(ours: Tokenizer, model_max_length: int) -> PreTrainedTokenizerFast:
+    """The tokenizer in a packed file. What it put around a text makes room for BOS alone."""
+    backend = Backend.from_str(json.dumps(json.loads(ours.content)["tokenizer"]))
+    ids = {"bos_token": ours.bos_id, "eos_token": ours.eos_id, "pad_token": ours.pad_id}
+    return _behind_bos(backend, model_max_length, **{name: backend.id_to_token(number) for name, number in ids.items()})
+
+
+def _behind_bos(backend: Backend, model_max_length: int, **special: Any) -> PreTrainedTokenizerFast:
+    """With BOS in front of every text, and special tokens' names in a text as plain characters."""
+    bos = special["bos_token"]
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A $B", special_tokens=[(bos, backend.token_to_id(bos))]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
         model_max_length=model_max_length,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,
+        **special,
     )
 
 
@@ -122,8 +141,8 @@ def _verify(fast: PreTrainedTokenizerFast, ours: Tokenizer) -> None:
         ids = ours.encode(text)
         plain = fast.encode(text, add_special_tokens=False, verbose=False)
         same = plain == ids and fast.encode(text, verbose=False) == [ours.bos_id, *ids]
-        if not same or fast.decode(ids, skip_special_tokens=True) != text:
+        if not same or fast.decode(ids, skip_special_tokens=True) != ours.decode(ids):
             raise ExportError(
                 f"{ours.path}: the exported tokenizer differs from it on {text[:80]!r}; "
-                "export a tokenizer that `armd tokenizer train` made with --model-type bpe"
+                "evaluate and generate from the checkpoint, or train with a tokenizer of `armd tokenizer train`"
             )

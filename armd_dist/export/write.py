@@ -1,80 +1,152 @@
 """A checkpoint as a Hugging Face folder that loads with transformers alone."""
 
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from huggingface_hub import save_torch_state_dict
-from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.utils import logging as hf_logging
+from transformers import GenerationConfig
 
-from armd_dist.checkpoint.folder import COMPLETE, read_training_state, sha256
-from armd_dist.checkpoint.tensors import load_model
-from armd_dist.errors import ExportError
+from armd_dist.checkpoint.folder import (
+    COMPLETE,
+    TrainingState,
+    flaw,
+    read_training_state,
+    sha256,
+    sync,
+)
+from armd_dist.checkpoint.tensors import open_checkpoint
+from armd_dist.errors import ArmdError, CheckpointError, ExportError, describe
+from armd_dist.export.files import DTYPES, TensorFile, parse_size, plan_files
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
-from armd_dist.export.model_card import model_card
-from armd_dist.export.open import require_armd
-from armd_dist.export.sources import write_sources
+from armd_dist.export.model_card import Evaluation, find_evaluation, model_card
+from armd_dist.export.open import DENOISER
+from armd_dist.export.sources import AUTO_MAP, write_sources
 from armd_dist.export.tokenizer import require_exportable, write_fast_tokenizer
-from armd_dist.model.armd import ARMD
-from armd_dist.model.layout import lay_out
+from armd_dist.export.verify import Verified, verify
+from armd_dist.export.weights import PREFIX, Source, exported_shapes, write_weights
 from armd_dist.run import Run
 from data_pipeline.tokenizer import Tokenizer
 
-TOLERANCE = 1e-5
+SMALL_FILES = 1 << 26  # bytes that everything but the weights may take: sources, tokenizer, README
 
 
-def export_checkpoint(path: Path, out: Path, max_shard_size: str = "5GB", ema: bool = False) -> bool:
-    """Writes the export and checks it against the checkpoint; False where `out` already is this checkpoint's export.
+@dataclass(frozen=True)
+class Exported:
+    """What was written: bytes of weights, and how they compare with the checkpoint, None where nobody looked."""
 
-    ema: the average of its weights in their place. The folder appears in one rename once it is checked. Raises
-    ExportError where `out` holds something else or the export does not give the checkpoint's logits.
+    bytes: int
+    verified: Verified | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What an export is made of."""
+
+    checkpoint: Path
+    run: Run
+    state: TrainingState
+    tokenizer: Tokenizer
+    ema: bool
+    config: ArmdConfig
+    files: list[TensorFile]
+    evaluation: Evaluation | None
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.data_bytes for file in self.files)
+
+
+def export_checkpoint(
+    path: Path,
+    out: Path,
+    max_shard_size: str = "5GB",
+    ema: bool = False,
+    dtype: str = "float32",
+    check: bool = True,
+    evaluation: Path | None = None,
+    told: Callable[[int, int], object] = lambda done, total: None,
+) -> Exported | None:
+    """Writes the export; None where `out` already is this export of this checkpoint.
+
+    ema: the average of its weights in their place. check: load both and compare them. evaluation: an evaluation.json
+    for the README. told: how many bytes of how many are written. The folder appears in one rename, once it is checked;
+    one that differs stays as OUT's hidden neighbour. Memory, but for the check: some rows of one tensor. Raises
+    ArmdError.
     """
-    network, run, checkpoint = load_model(path, ema)
-    model = require_armd(network, path)
-    tokenizer = require_exportable(checkpoint / "tokenizer.model")
-    config = _config(model, run, checkpoint, tokenizer, ema)
+    job = _prepare(path, max_shard_size, ema, dtype, evaluation)
     if out.exists():
-        return _refuse_other(out, config)
+        _refuse_other(out, job.config)
+        return None
     partial = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    config.save_pretrained(partial)
-    weights = {f"armd.{name}": weight for name, weight in model.state_dict().items()}
-    save_torch_state_dict(weights, str(partial), max_shard_size=max_shard_size)
-    write_sources(partial)
-    write_fast_tokenizer(checkpoint / "tokenizer.model", partial, model_max_length=config.max_sequence_length + 1)
-    shutil.copyfile(checkpoint / "tokenizer.model", partial / "tokenizer.model")
-    GenerationConfig(
-        bos_token_id=tokenizer.bos_id, eos_token_id=tokenizer.eos_id, pad_token_id=tokenizer.pad_id, use_cache=False
-    ).save_pretrained(partial)
-    (partial / "README.md").write_text(model_card(run, config))
-    verify(model, partial, tokenizer)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        _require_room(partial, job.bytes)
+        _write(job, partial, told)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise ExportError(f"{out}: cannot be written ({describe(error)}); nothing is left of it") from error
+    except ArmdError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    verified = verify(partial, job.checkpoint, ema, DTYPES[dtype], job.tokenizer) if check else None
     partial.rename(out)
-    return True
+    sync(out.parent)
+    return Exported(job.bytes, verified)
 
 
-def verify(model: ARMD, folder: Path, tokenizer: Tokenizer) -> None:
-    """Loads the folder through transformers and compares logits on tokens drawn with a fixed seed."""
-    hf_logging.disable_progress_bar()
-    exported = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-    length = min(64, model.config.max_sequence_length)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(model.config.vocab_size, (2, length), generator=generator)
-    places = torch.arange(1, length + 1).expand_as(ids)
-    blocks = (places - 1) % 8 + 1  # several tokens a block, so that masks are tried too
-    with torch.no_grad():
-        wanted = model(lay_out(ids, places, blocks, tokenizer.bos_id)).transpose(0, 1)
-        found = exported(ids, block=blocks).logits
-    difference = (wanted - found).abs().max().item()
-    if not difference <= TOLERANCE:
-        raise ExportError(f"{folder}: logits differ from the checkpoint's by {difference:.2e} (allowed: {TOLERANCE})")
-
-
-def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer, ema: bool) -> ArmdConfig:
+def _prepare(path: Path, max_shard_size: str, ema: bool, dtype: str, evaluation: Path | None) -> _Job:
+    """All that can be refused before anything is written."""
+    largest = parse_size(max_shard_size)
+    checkpoint, run = open_checkpoint(path, ema)
+    if problem := flaw(checkpoint):
+        raise CheckpointError(f"{problem}; export another checkpoint of its run")
+    if run.model.network == "denoiser":
+        raise ExportError(f"{path}: {DENOISER}")
+    tokenizer = require_exportable(checkpoint / "tokenizer.model")
     state = read_training_state(checkpoint)
-    settings: dict[str, Any] = model.config.model_dump()
+    shapes = {f"{PREFIX}{name}": shape for name, shape in exported_shapes(run.model).items()}
+    config = _config(run, state, checkpoint, tokenizer, ema, dtype)
+    found = find_evaluation(checkpoint, ema, evaluation)
+    return _Job(checkpoint, run, state, tokenizer, ema, config, plan_files(shapes, DTYPES[dtype], largest), found)
+
+
+def _require_room(folder: Path, weights: int) -> None:
+    free, needed = shutil.disk_usage(folder).free, weights + SMALL_FILES
+    if free < needed:
+        rule = f"needs {needed / 1e9:.2f} GB, and its disk has {free / 1e9:.2f} GB free"
+        raise ExportError(f"{folder.parent}: {rule}; make room, use another disk, or --dtype bfloat16")
+
+
+def _write(job: _Job, folder: Path, told: Callable[[int, int], object]) -> None:
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        told(done := done + count, job.bytes)
+
+    source = Source.of(job.checkpoint, job.ema, job.run.model)
+    write_weights(source, job.files, folder, advance)
+    tokenizer, longest = job.checkpoint / "tokenizer.model", job.config.max_sequence_length
+    job.config.save_pretrained(folder)
+    write_sources(folder)
+    write_fast_tokenizer(tokenizer, folder, model_max_length=longest)
+    shutil.copyfile(tokenizer, folder / "tokenizer.model")
+    ids = {f"{name}_token_id": getattr(job.tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
+    GenerationConfig(**ids, use_cache=False).save_pretrained(folder)
+    (folder / "README.md").write_text(model_card(job.run, job.config, job.evaluation))
+    for file in folder.iterdir():
+        sync(file)
+    sync(folder)
+
+
+def _config(
+    run: Run, state: TrainingState, checkpoint: Path, tokenizer: Tokenizer, ema: bool, dtype: str
+) -> ArmdConfig:
+    settings: dict[str, Any] = run.model.model_dump() | {"pad_vocab_to": 1}
     return ArmdConfig(
         **settings,
         trained={
@@ -90,19 +162,14 @@ def _config(model: ARMD, run: Run, checkpoint: Path, tokenizer: Tokenizer, ema: 
         eos_token_id=tokenizer.eos_id,
         pad_token_id=tokenizer.pad_id,
         architectures=["ArmdForCausalLM"],
-        dtype="float32",
-        auto_map={
-            "AutoConfig": "configuration_armd.ArmdConfig",
-            "AutoModelForCausalLM": "modeling_armd.ArmdForCausalLM",
-        },
+        dtype=dtype,
+        auto_map=AUTO_MAP,
     )
 
 
-def _refuse_other(out: Path, config: ArmdConfig) -> bool:
-    try:
-        same = ArmdConfig.from_pretrained(out).trained == config.trained
-    except OSError:
-        same = False
-    if not same:
-        raise ExportError(f"{out}: exists and is not this export of this checkpoint; choose another folder")
-    return False
+def _refuse_other(out: Path, config: ArmdConfig) -> None:
+    with suppress(OSError, ValueError):
+        found = ArmdConfig.from_pretrained(out)
+        if (found.trained, str(found.dtype)) == (config.trained, str(config.dtype)):
+            return
+    raise ExportError(f"{out}: exists and is not this export of this checkpoint; choose another folder")

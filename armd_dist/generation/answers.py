@@ -10,7 +10,7 @@ from typing import Any
 
 from armd_dist.checkpoint.folder import COMPLETE, resolve_checkpoint
 from armd_dist.errors import GenerationError
-from armd_dist.generation.generate import answer
+from armd_dist.generation.generate import Sample, answer
 from armd_dist.generation.requests import Ordering, Prepared, Request, check_pieces, parse_infill, prepare
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
@@ -181,9 +181,15 @@ def answer_file(
     done = out.begin()
     size = out.path.stat().st_size
     yield done
-    for start in range(done // batch_size * batch_size, len(prepared), batch_size):
-        batch = prepared[start : start + batch_size]
-        samples = answer(model, tokenizer, batch, sampling)
+    for start, samples in answer_batches(model, tokenizer, prepared, sampling, done, batch_size):
         made = [{"number": start + n, **asdict(sample)} for n, sample in enumerate(samples)]
         size = out.append(made[max(done - start, 0) :], size)
-        yield start + len(batch)
+        yield start + len(made)
+
+
+def answer_batches(
+    model: ARMD, tokenizer: Tokenizer, prepared: list[Prepared], sampling: Sampling, done: int, batch_size: int
+) -> Iterator[tuple[int, list[Sample]]]:
+    """(number of the first, samples) of each batch, from the one that holds number `done` on."""
+    for start in range(done // batch_size * batch_size, len(prepared), batch_size):
+        yield start, answer(model, tokenizer, prepared[start : start + batch_size], sampling)

@@ -14,8 +14,9 @@ class PreallocatedCache:
     def extend(self, keys: HeadRows, values: HeadRows) -> tuple[HeadRows, HeadRows]:
         """Appends rows and returns views of all rows so far."""
         if self.filled == 0:
-            self.keys = keys.new_empty(*keys.shape[:2], self.capacity, keys.shape[3])
-            self.values = values.new_empty(*values.shape[:2], self.capacity, values.shape[3])
+            # Zeros: what a mask hides must be finite.
+            self.keys = keys.new_zeros(*keys.shape[:2], self.capacity, keys.shape[3])
+            self.values = values.new_zeros(*values.shape[:2], self.capacity, values.shape[3])
         end = self.filled + keys.shape[2]
         self.keys[:, :, self.filled : end] = keys
         self.values[:, :, self.filled : end] = values
@@ -26,3 +27,9 @@ class PreallocatedCache:
 def make_caches(config: ModelConfig, capacity: int) -> list[PreallocatedCache]:
     """One cache for each layer, and a last one for the query context."""
     return [PreallocatedCache(capacity) for _ in range(config.num_layers + 1)]
+
+
+def of_query(config: ModelConfig) -> list[bool]:
+    """For each of these caches whether it holds query rows, as those of upper layers do, or content rows."""
+    assert config.two_stream_layers is not None, "ModelConfig fills it"
+    return [layer >= config.two_stream_layers for layer in range(config.num_layers)] + [False]

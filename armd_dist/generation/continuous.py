@@ -36,13 +36,9 @@ class ContinuousDecoder:
     """A model with slots for texts. Those under way hold the first slots, without a gap."""
 
     def __init__(self, model: ARMD, slots: int) -> None:
-        config = model.config
-        assert config.two_stream_layers is not None, "ModelConfig fills it"
-        self.model, self.slots, self.longest = model, slots, config.max_sequence_length
+        self.model, self.slots, self.longest = model, slots, model.config.max_sequence_length
         self.device = next(model.parameters()).device
-        self.caches, self.content, self.query = make_slots(
-            config.two_stream_layers, config.num_layers, slots, capacity=self.longest
-        )
+        self.caches, self.content, self.query = make_slots(model.config, slots)
         self.texts: list[Text] = []
 
     @property
@@ -100,7 +96,7 @@ class ContinuousDecoder:
         layout = self._layout(texts, first)
         most = max(text.block.stop - text.block.start for text in texts)
         # Without the vocabulary's padding, as in `Decoding`.
-        logits = self.model(layout, self.caches)[-most:, :, : self.model.config.vocab_size]
+        logits = self.model(layout, self.caches, asked=most)[..., : self.model.config.vocab_size]
         for sampling, rows in _alike(texts):
             _place([texts[row] for row in rows], sampling, logits if len(rows) == len(texts) else logits[:, rows])
 

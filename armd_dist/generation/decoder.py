@@ -13,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from armd_dist.generation.cache import make_caches
-from armd_dist.generation.passes import BEHIND, KNOWN, Columns, check_length, lay_columns
+from armd_dist.generation.cache import make_caches, of_query
+from armd_dist.generation.ends import Ends
+from armd_dist.generation.graph import Steady, can_capture
+from armd_dist.generation.passes import KNOWN, Columned, check_length, lay_columns
 from armd_dist.generation.sampling import Sampling, draw_uniforms, sample
 from armd_dist.model.armd import ARMD
+from armd_dist.model.attention import KeyValueCache
 from armd_dist.model.layout import Layout
 from armd_dist.model.neighbours import Neighbours
 from armd_dist.model.shapes import Ids
-from armd_dist.model.visibility import ALL_CAUSAL, ALL_VISIBLE, Mask, Visibility, earlier, not_later
+from armd_dist.model.visibility import Visibility
 
 
 @dataclass(frozen=True)
@@ -88,67 +91,64 @@ class Decoding:
         self.uniforms = self._uniforms(seeds).to(device)
         self.seen = self._known_tokens() if sampling.repetition_penalty != 1 else None
         self.number = 0
-        # Passes that each text needs, as far as known; an end of text makes them fewer.
-        self.last_turn = self.turns.cummax(1).values
-        self.ends = (self.turns != BEHIND).sum(1)
-        self.passes = [-1] * len(ids)
-        self._close()
+        self.ends = Ends(self.turns, eos_id)
+        self.steady = (
+            Steady(self.columns, self.caches, of_query(model.config), self.place) if can_capture(model) else None
+        )
 
     @property
     def open(self) -> bool:
         """Whether there is a text that is not over."""
-        return -1 in self.passes
+        return any(needed > self.number for needed in self.ends.needed)
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self) -> None:
         """One forward pass, and the tokens of its block."""
         self.number += 1
-        begin, end = self.columns.ends[self.number - 1 : self.number + 1]
-        logits = self.model(self._layout(), self.caches)
+        if self.steady is None or not self.steady.step(self.number):
+            content, query = self.columns.rows_of(self.number)
+            begin, end = self.columns.ends[self.number - 1 : self.number + 1]
+            visibility = self.columns.visibility_of(self.number)
+            self.place(content, query, slice(begin, end), visibility, self.caches)
+        self.ends.note(self.placed, self.text, self.number)
+
+    def place(
+        self,
+        content: Columned,
+        query: Columned,
+        asked: Columned,
+        visibility: Visibility,
+        caches: Sequence[KeyValueCache],
+    ) -> None:
+        """A forward pass over these columns of the texts, and tokens for those of them that are asked for."""
+        slots = self.columns.slots[:, asked]
+        logits = self.model(self._layout(content, query, visibility), caches, asked=slots.shape[1])
         # Without the vocabulary's padding: it would take part in how random numbers become tokens.
-        logits = logits[begin - end :, :, : self.model.config.vocab_size]
-        slots = self.columns.slots[:, begin:end]
+        logits = self.model.layers.whole_logits(logits)[..., : self.model.config.vocab_size]
         uniforms = self.uniforms.gather(1, slots).t()
         tokens, scores = sample(logits, self.sampling, uniforms, None if self.seen is None else self.seen[:, :-1])
-        self.text.scatter_(1, slots, tokens.t())
+        self.placed = tokens.t()
+        self.text.scatter_(1, slots, self.placed)
         self.logprobs.scatter_(1, slots, scores.t().to(self.logprobs.dtype))
         if self.seen is not None:
-            real = self.columns.places[:, begin:end] > 0
-            self.seen.scatter_(1, torch.where(real, tokens.t(), self.model.config.vocab_size), True)
-        self._close()
+            real = self.columns.places[:, asked] > 0
+            self.seen.scatter_(1, torch.where(real, self.placed, self.model.config.vocab_size), True)
 
     def result(self) -> Generated:
         """What every text has become, on the CPU; nothing of passes that it did not need itself."""
+        if self.eos_id is not None:
+            self.ends.look(self.text, self.number)
         tokens, logprobs = (part[:, 1:-1].cpu() for part in (self.text, self.logprobs))
-        placed = (self.turns > KNOWN) & (self.turns <= torch.tensor(self.passes)[:, None])
+        placed = (self.turns > KNOWN) & (self.turns <= torch.tensor(self.ends.needed)[:, None])
         open_places = (self.turns > KNOWN) & ~placed
         filler = 0 if self.eos_id is None else self.eos_id
         return Generated(
             tokens.masked_fill(open_places, filler),
             logprobs.masked_fill(~placed, 0.0),
             placed,
-            self.ends.tolist(),
-            self.passes,
+            self.ends.places.tolist(),
+            self.ends.needed,
         )
-
-    def _close(self) -> None:
-        """Notes the texts that this pass has completed."""
-        if self.eos_id is not None and self.number:
-            self.ends = self._first_ends()
-        needed = self.last_turn.gather(1, (self.ends - 1).clamp(min=0)[:, None])[:, 0].tolist()
-        self.passes = [
-            self.number if passes < 0 and self.number >= need else passes
-            for passes, need in zip(self.passes, needed, strict=True)
-        ]
-
-    def _first_ends(self) -> Tensor:
-        """[batch] places up to the first end of text that was generated behind the last known token."""
-        count = self.turns.shape[1]
-        at = torch.arange(count)
-        last_known = torch.where(self.turns == KNOWN, at, -1).amax(1, keepdim=True)
-        placed = (self.turns > KNOWN) & (self.turns <= self.number)
-        final = placed & (at > last_known) & (self.text[:, 1:-1].cpu() == self.eos_id)
-        return torch.where(final.any(1), final.int().argmax(1) + 1, self.ends)
 
     def _uniforms(self, seeds: Sequence[int]) -> Tensor:
         """[batch, slots]: the n-th number of a row's seed for the n-th place that it fills, in text order."""
@@ -164,10 +164,8 @@ class Decoding:
         seen = torch.zeros(len(known), vocab + 1, dtype=torch.bool, device=known.device)
         return seen.scatter_(1, known, True)
 
-    def _layout(self) -> Layout:
-        c, (begin, end) = self.columns, self.columns.ends[self.number - 1 : self.number + 1]
-        content = slice(0 if self.number == 1 else c.ends[self.number - 2], begin)
-        query = slice(1 if self.number == 1 else begin, end)
+    def _layout(self, content: Columned, query: Columned, visibility: Visibility) -> Layout:
+        c = self.columns
         return Layout(
             content_ids=self.text.gather(1, c.slots[:, content]),
             content_positions=c.places[:, content],
@@ -178,21 +176,5 @@ class Decoding:
                 right_ids=self.text.gather(1, c.right[:, query]),
                 right_distance=c.right_distance[:, query],
             ),
-            visibility=_visibility(c, self.number, content, query),
+            visibility=visibility,
         )
-
-
-def _visibility(columns: Columns, number: int, content: slice, query: slice) -> Visibility:
-    """Who sees whom in this pass, among the rows of all passes so far."""
-    if not columns.padded[number]:
-        if number > 1:
-            return ALL_VISIBLE
-        if query.stop - content.stop == 1:
-            return ALL_CAUSAL
-    blocks = columns.blocks
-    # Dense: to compile a kernel for each length of a prompt would take longer than the passes over it.
-    return Visibility(
-        content=Mask(dense=not_later(blocks[:, content], blocks[:, : content.stop])),
-        query=Mask(dense=earlier(blocks[:, query], blocks[:, : content.stop])),
-        upper=Mask(dense=not_later(blocks[:, query], blocks[:, 1 : query.stop])),
-    )

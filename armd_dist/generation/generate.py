@@ -51,7 +51,7 @@ def samples_of(decoding: Decoding, tokenizer: Tokenizer, prepared: Sequence[Prep
 
 def text_so_far(decoding: Decoding, tokenizer: Tokenizer, row: int = 0) -> str:
     """One whole text of a decode under way, up to its end where that is known; a dot for each token still open."""
-    end = int(decoding.ends[row])
+    end = int(decoding.ends.places[row])
     tokens = decoding.text[row, 1 : end + 1].tolist()
     there = [0 <= turn <= decoding.number for turn in decoding.turns[row, :end].tolist()]
     runs = groupby(zip(tokens, there, strict=True), key=lambda pair: pair[1])

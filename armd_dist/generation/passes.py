@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
+from torch import Tensor
 
 from armd_dist.model.neighbours import nearest_visible
 from armd_dist.model.shapes import Ids
-from armd_dist.model.visibility import BOS_BLOCK
+from armd_dist.model.visibility import ALL_CAUSAL, ALL_VISIBLE, BOS_BLOCK, Mask, Visibility, earlier, not_later
 
 KNOWN = 0  # turn of a token that is given; pass p fills the places of turn p
 BEHIND = -1  # turn of the places behind a shorter text's end
 PADDING = 1 << 62  # block of padding
+
+Columned = slice | Tensor  # columns of a batch: of neighbouring ones, or their numbers
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,29 @@ class Columns:
     @property
     def passes(self) -> int:
         return len(self.ends) - 1
+
+    def rows_of(self, number: int) -> tuple[slice, slice]:
+        """Columns of the content and of the query rows of pass `number`."""
+        begin, end = self.ends[number - 1 : number + 1]
+        if number == 1:
+            return slice(0, begin), slice(1, end)
+        return slice(self.ends[number - 2], begin), slice(begin, end)
+
+    def visibility_of(self, number: int) -> Visibility:
+        """Who sees whom in pass `number`, among the rows of all passes so far."""
+        content, query = self.rows_of(number)
+        if not self.padded[number]:
+            if number > 1:
+                return ALL_VISIBLE
+            if query.stop - content.stop == 1:
+                return ALL_CAUSAL
+        blocks = self.blocks
+        # Dense: to compile a kernel for each length of a prompt would take longer than the passes over it.
+        return Visibility(
+            content=Mask(dense=not_later(blocks[:, content], blocks[:, : content.stop])),
+            query=Mask(dense=earlier(blocks[:, query], blocks[:, : content.stop])),
+            upper=Mask(dense=not_later(blocks[:, query], blocks[:, 1 : query.stop])),
+        )
 
     def to(self, device: torch.device) -> "Columns":
         return Columns(*(t.to(device) for t in list(vars(self).values())[:-2]), self.ends, self.padded)  # type: ignore[arg-type]

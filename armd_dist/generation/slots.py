@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from armd_dist.generation.cache import of_query
+from armd_dist.model.config import ModelConfig
 from armd_dist.model.shapes import HeadRows
 
 
@@ -48,11 +50,8 @@ class SlotCache:
             part[target, :, :width] = part[source, :, :width]
 
 
-def make_slots(content_layers: int, layers: int, slots: int, capacity: int) -> tuple[Sequence[SlotCache], Place, Place]:
-    """Caches as `ARMD.forward` takes them, with the places of content rows and of query rows.
-
-    Two-stream layers and the query context keep content rows, upper layers query rows.
-    """
+def make_slots(config: ModelConfig, slots: int) -> tuple[Sequence[SlotCache], Place, Place]:
+    """Caches as `ARMD.forward` takes them, with the places of content rows and of query rows."""
     content, query = Place(), Place()
-    owners = [content if layer < content_layers else query for layer in range(layers)] + [content]
-    return [SlotCache(slots, capacity, owner) for owner in owners], content, query
+    owners = [query if upper else content for upper in of_query(config)]
+    return [SlotCache(slots, config.max_sequence_length, owner) for owner in owners], content, query

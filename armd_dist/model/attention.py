@@ -31,12 +31,13 @@ class Attention(nn.Module):
         assert config.num_key_value_heads is not None, "ModelConfig fills it"
         self.head_dim = config.head_dim
         self.group = config.num_attention_heads // config.num_key_value_heads
-        self.query = layers.column(config.hidden_size, config.hidden_size)
+        self.query = layers.column(config.hidden_size, config.hidden_size, config.bias)
         # One head's key and value lie side by side, so that a split by output features keeps heads whole.
-        self.key_value = layers.column(config.hidden_size, 2 * config.num_key_value_heads * config.head_dim)
+        keys_values = 2 * config.num_key_value_heads * config.head_dim
+        self.key_value = layers.column(config.hidden_size, keys_values, config.bias)
         self.query_norm = layers.head_norm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
         self.key_norm = layers.head_norm(config.head_dim, config.norm_eps) if config.qk_norm else nn.Identity()
-        self.out = layers.row(config.hidden_size, config.hidden_size)
+        self.out = layers.row(config.hidden_size, config.hidden_size, config.bias)
 
     def queries(self, hidden: OwnHidden, angles: tuple[Angles, Angles] | None) -> Tensor:
         """[rows, batch, heads, head_dim], rotated to the rows' places in the text."""

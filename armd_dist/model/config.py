@@ -31,7 +31,10 @@ class ModelConfig(BaseModel):
         None, ge=1, description="Width of the MLP; null: 4 x hidden_size, for swiglu 8/3 of it, to a multiple of 64."
     )
     activation: Literal["gelu", "swiglu"] = Field("gelu", description="Of the MLP; swiglu has a gate beside it.")
-    normalization: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="Neither has a bias.")
+    normalization: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="A layer norm has a bias with bias.")
+    bias: bool = Field(
+        False, description="Biases of the layers' linear maps and of layer norms, as GPT-2 has them; RMS norm has none."
+    )
     two_stream_layers: int | None = Field(
         None, ge=0, description="Layers that carry both streams (L2s); null: half of num_layers, as in the paper."
     )
@@ -42,6 +45,11 @@ class ModelConfig(BaseModel):
     )
     position_embedding: Literal["learned", "rotary", "both"] = Field(
         "both", description="How a row knows its place in the text: a learned vector, rotation in attention, or both."
+    )
+    query_place: Literal["own", "previous"] = Field(
+        "own",
+        description="The place at which the query of token n stands: n, or n - 1 as the row of an AR model does, which "
+        "reads the token before the one that it predicts. previous: for the weights of AR models (armd import).",
     )
     hidden_dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout of embeddings and of what each attention and MLP adds."

@@ -19,18 +19,27 @@ def num_parameters(config: ModelConfig, padded: bool = False) -> int:
     else:
         distances = config.max_sequence_length + 1 if config.query_context in ("neighbours", "both") else 0
         extra = _context_matrices(config) + distances * hidden
-    layer = layer_matrices(config) + layer_norms(config)
-    return embeddings * hidden + extra + config.num_layers * layer + hidden
+    layer = layer_split(config) + layer_whole(config)
+    return embeddings * hidden + extra + config.num_layers * layer + last_norm(config)
 
 
-def layer_matrices(config: ModelConfig) -> int:
-    """Weights of a layer's matrices, all of which tensor parallelism splits."""
-    return _row_matrices(config) + _key_matrices(config)
+def layer_split(config: ModelConfig) -> int:
+    """Weights of a layer that tensor parallelism splits: its matrices, and biases of split outputs."""
+    assert config.ffn_hidden_size is not None, "ModelConfig fills it"
+    up = config.ffn_hidden_size * (2 if config.activation == "swiglu" else 1)
+    biases = config.hidden_size + _keys_values(config) + up if config.bias else 0
+    return _row_matrices(config) + _key_matrices(config) + biases
 
 
-def layer_norms(config: ModelConfig) -> int:
-    """Weights of a layer's norms, whole in every process."""
-    return 2 * config.hidden_size + (2 * config.head_dim if config.qk_norm else 0)
+def layer_whole(config: ModelConfig) -> int:
+    """Weights of a layer that every process has: its norms, and biases of whole outputs."""
+    biases = 2 * config.hidden_size if config.bias else 0
+    return 2 * last_norm(config) + (2 * config.head_dim if config.qk_norm else 0) + biases
+
+
+def last_norm(config: ModelConfig) -> int:
+    """Weights of a norm of hidden states."""
+    return config.hidden_size * (2 if config.bias and config.normalization == "layernorm" else 1)
 
 
 def forward_flops(config: ModelConfig, length: int, block_length: int | None = None) -> int:
@@ -93,8 +102,13 @@ def _row_matrices(config: ModelConfig) -> int:
 
 def _key_matrices(config: ModelConfig) -> int:
     """Weights of a layer's matrix that makes keys and values."""
+    return config.hidden_size * _keys_values(config)
+
+
+def _keys_values(config: ModelConfig) -> int:
+    """Width of keys and values together."""
     assert config.num_key_value_heads is not None, "ModelConfig fills it"
-    return config.hidden_size * 2 * config.num_key_value_heads * config.head_dim
+    return 2 * config.num_key_value_heads * config.head_dim
 
 
 def _context_matrices(config: ModelConfig) -> int:

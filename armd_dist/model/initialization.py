@@ -12,12 +12,12 @@ from armd_dist.model.config import ModelConfig
 def initial_value(name: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> Tensor:
     """The full fp32 initial value of one parameter, on the CPU.
 
-    Norms are one; the neighbour maps are the identity and their distances zero, so that left to right the query starts
-    as an AR input, place + previous token, which nothing dilutes (our choice); all else is normal with init_std, scaled
-    down by sqrt(2 x num_layers) where a layer writes back into its residual stream, as in GPT-2.
+    Norms are one and biases zero; the neighbour maps are the identity and their distances zero, so that left to right
+    the query starts as an AR input, place + previous token, which nothing dilutes (our choice); all else is normal with
+    init_std, scaled down by sqrt(2 x num_layers) where a layer writes back into its residual stream, as in GPT-2.
     """
     if len(shape) == 1:
-        return torch.ones(shape)
+        return torch.zeros(shape) if name.endswith(".bias") else torch.ones(shape)
     if name.endswith(".distance.weight"):
         return torch.zeros(shape)
     if name.endswith((".left.weight", ".right.weight")):

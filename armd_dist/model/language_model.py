@@ -29,7 +29,7 @@ class LanguageModel(nn.Module):
             self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
             self.dropout = nn.Dropout(config.hidden_dropout)
         if self.stage.predicts:
-            self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+            self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
             if not config.tie_embeddings:
                 self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
 

@@ -37,9 +37,9 @@ class MLP(nn.Module):
         super().__init__()
         assert config.ffn_hidden_size is not None, "ModelConfig fills it"
         gated = config.activation == "swiglu"
-        self.up = layers.column(config.hidden_size, config.ffn_hidden_size * (2 if gated else 1))
+        self.up = layers.column(config.hidden_size, config.ffn_hidden_size * (2 if gated else 1), config.bias)
         self.activation = SwiGLU() if gated else nn.GELU(approximate="tanh")
-        self.down = layers.row(config.ffn_hidden_size, config.hidden_size)
+        self.down = layers.row(config.ffn_hidden_size, config.hidden_size, config.bias)
 
     def forward(self, hidden: OwnHidden) -> OwnHidden:
         return self.down(self.activation(self.up(hidden)))
@@ -50,9 +50,9 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__()
-        self.attention_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+        self.attention_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
         self.attention = Attention(config, layers)
-        self.mlp_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+        self.mlp_norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
         self.mlp = MLP(config, layers)
         # On whole hidden states only: all tensor-parallel processes draw the same numbers.
         self.dropout = nn.Dropout(config.hidden_dropout)

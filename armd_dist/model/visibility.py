@@ -39,7 +39,8 @@ class Mask:
     """Visibility of keys for one attention call.
 
     `causal`: row i sees keys 0..i. `blocks`: by the blocks of rows and keys. `dense` [batch or 1, rows, keys], bool:
-    true where a row sees a key. One of the three at most; with none of them every row sees every key.
+    true where a row sees a key. One of the three at most; with none of them every row sees every key. `sighted`: it is
+    known that every row sees something, so that nobody looks, for which a GPU would be waited for.
 
     What a kernel needs beyond that is made at its first use, on the device where the mask then is, and kept: once an
     order, not once a layer.
@@ -48,10 +49,11 @@ class Mask:
     causal: bool = False
     dense: Visible | None = None
     blocks: Blocks | None = None
+    sighted: bool = False
 
     def to(self, device: object) -> "Mask":
         dense = None if self.dense is None else self.dense.to(device)  # type: ignore[call-overload]
-        return Mask(self.causal, dense, None if self.blocks is None else self.blocks.to(device))
+        return Mask(self.causal, dense, None if self.blocks is None else self.blocks.to(device), self.sighted)
 
     @cached_property
     def visible(self) -> Visible | None:
@@ -64,7 +66,7 @@ class Mask:
     @cached_property
     def blind(self) -> Masked | None:
         """[batch or 1, rows], true where a row sees nothing; None where no row is blind."""
-        if self.visible is None:
+        if self.visible is None or self.sighted:
             return None
         blind = ~self.visible.any(-1)
         return blind if blind.any() else None

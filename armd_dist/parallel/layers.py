@@ -11,6 +11,7 @@ from megatron.core.tensor_parallel import (
     RowParallelLinear,
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
+    gather_from_tensor_model_parallel_region,
     reduce_from_tensor_model_parallel_region,
     vocab_parallel_cross_entropy,
 )
@@ -30,8 +31,14 @@ class Column(ColumnParallelLinear):
 
 
 class Row(RowParallelLinear):
+    """Each process adds the one bias to all rows of the sum."""
+
     def forward(self, input_: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(input_)[0]
+        summed, bias = super().forward(input_)
+        return summed if bias is None else summed + self.bias_here(bias)
+
+    def bias_here(self, bias: Tensor) -> Tensor:
+        return bias
 
 
 class SummedNorm(RMSNorm):
@@ -59,35 +66,37 @@ class MegatronLayers:
             gradient_accumulation_fusion=False,  # needs apex
         )
 
-    def column(self, in_size: int, out_size: int) -> nn.Module:
+    def column(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
         layer = Column(
             in_size,
             out_size,
             config=self.config,
             init_method=_keep,
-            bias=False,
+            bias=bias,
             gather_output=False,
             skip_bias_add=False,
         )
         return mark_split(layer, split_dim=0)
 
-    def row(self, in_size: int, out_size: int) -> nn.Module:
-        layer = Row(
+    row_kind: type[Row] = Row
+
+    def row(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        layer = self.row_kind(
             in_size,
             out_size,
             config=self.config,
             init_method=_keep,
-            bias=False,
+            bias=bias,
             input_is_parallel=True,
-            skip_bias_add=False,
+            skip_bias_add=True,
         )
         return mark_split(layer, split_dim=1)
 
     def whole(self, in_size: int, out_size: int) -> nn.Module:
         return nn.Linear(in_size, out_size, bias=False)
 
-    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
-        return make_norm(size, eps, kind)
+    def norm(self, size: int, eps: float, kind: str, bias: bool = False) -> nn.Module:
+        return make_norm(size, eps, kind, bias)
 
     def head_norm(self, size: int, eps: float) -> nn.Module:
         return SummedNorm(size, eps)
@@ -112,6 +121,9 @@ class MegatronLayers:
 
     def logits(self, hidden: OwnHidden, weight: Weight, vocab_size: int) -> Logits:
         return logits_of_share(copy_to_tensor_model_parallel_region(hidden), weight, vocab_size)
+
+    def whole_logits(self, logits: Logits) -> Tensor:
+        return gather_from_tensor_model_parallel_region(logits)
 
     def token_nll(self, logits: Logits, targets: Ids) -> Scores:
         if logits.dtype == torch.float64:  # Megatron's own computes in fp32

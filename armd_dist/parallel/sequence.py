@@ -20,11 +20,20 @@ from armd_dist.model.layers import Places
 from armd_dist.model.shapes import Logits, OwnHidden, Weight
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.dropout import Dropout
-from armd_dist.parallel.layers import MegatronLayers, SummedNorm, logits_of_share, mark_split
+from armd_dist.parallel.layers import MegatronLayers, Row, SummedNorm, logits_of_share, mark_split
+
+
+class SummedRow(Row):
+    """Its bias is added to this process' rows alone."""
+
+    def bias_here(self, bias: Tensor) -> Tensor:
+        return copy_to_tensor_model_parallel_region(bias)
 
 
 class SequenceLayers(MegatronLayers):
     """`MegatronLayers` with hidden states split by rows. The number of rows must be a multiple of the group's size."""
+
+    row_kind = SummedRow
 
     def __init__(self, config: ParallelConfig, dropout: Dropout | None = None) -> None:
         super().__init__(config, dropout)
@@ -33,8 +42,8 @@ class SequenceLayers(MegatronLayers):
     def whole(self, in_size: int, out_size: int) -> nn.Module:
         return SummedLinear(in_size, out_size, bias=False)
 
-    def norm(self, size: int, eps: float, kind: str) -> nn.Module:
-        return SummedLayerNorm(size, eps, bias=False) if kind == "layernorm" else SummedNorm(size, eps)
+    def norm(self, size: int, eps: float, kind: str, bias: bool = False) -> nn.Module:
+        return SummedLayerNorm(size, eps, bias=bias) if kind == "layernorm" else SummedNorm(size, eps)
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
         return mark_split(ScatteredEmbedding(rows, size, config=self.config), split_dim=0)
@@ -84,7 +93,8 @@ class SummedLinear(nn.Linear):
 class SummedLayerNorm(nn.LayerNorm):
     def forward(self, input: Tensor) -> Tensor:
         weight = copy_to_tensor_model_parallel_region(self.weight)
-        return F.layer_norm(input, self.normalized_shape, weight, None, self.eps)
+        bias = None if self.bias is None else copy_to_tensor_model_parallel_region(self.bias)
+        return F.layer_norm(input, self.normalized_shape, weight, bias, self.eps)
 
 
 def _keep(tensor: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ gradients accumulate in fp32, and every fp32 stage keeps the flat fp32 weights o
 from dataclasses import dataclass
 
 from armd_dist.model.config import ModelConfig
-from armd_dist.model.cost import layer_matrices, layer_norms
+from armd_dist.model.cost import last_norm, layer_split, layer_whole
 from armd_dist.model.stages import Stage, whole
 from armd_dist.parallel.config import Recompute
 from armd_dist.parallel.stages import stages_of
@@ -80,10 +80,10 @@ def parameters_of(model: ModelConfig, tensor: int, stages: list[Stage]) -> int:
     for stage in stages:
         layers = stage.last - stage.first
         tables = stage.embeds + stage.predicts - (stage.embeds and stage.predicts and model.tie_embeddings)
-        unsplit += layers * layer_norms(model)
+        unsplit += layers * layer_whole(model)
         unsplit += ((model.num_positions + distances) * hidden + maps * hidden**2) * stage.embeds
-        unsplit += hidden * stage.predicts
-        split += layers * layer_matrices(model) + tables * model.padded_vocab_size * hidden
+        unsplit += last_norm(model) * stage.predicts
+        split += layers * layer_split(model) + tables * model.padded_vocab_size * hidden
     return unsplit + split // tensor
 
 

@@ -20,6 +20,8 @@ SWITCHES = {
     "model.num_key_value_heads": 2,
     "model.activation": "swiglu",
     "model.normalization": "layernorm",
+    "model.bias": True,
+    "model.query_place": "previous",
     "model.tie_embeddings": False,
     "model.position_embedding": "rotary",
     "training.z_loss": 1e-3,

@@ -1,7 +1,7 @@
 """Two processes that write a checkpoint and open it under several layouts, for test_opening.py.
 
 Each saves what it found in a file of its own: for each layout and kind of weights, how far the nats of a batch are from
-those of the network on one process, and what the process holds.
+those of the network on one process, and what the process holds; and, where it holds all layers, what it generates.
 """
 
 import sys
@@ -20,11 +20,16 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.checkpoint.tensors import load_model
 from armd_dist.checkpoint.writing import write_tensors
 from armd_dist.config import to_yaml
+from armd_dist.generation.decoder import Generated, decode
+from armd_dist.generation.passes import make_batch, turns_of
+from armd_dist.generation.sampling import Sampling
+from armd_dist.model.armd import ARMD
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.network import Network, make_network
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.orders.schemes import any_order, strided
+from armd_dist.orders.strided import strided_places
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.opening import open_parallel
 from armd_dist.parallel.pipeline import Part
@@ -34,7 +39,8 @@ from armd_dist.run import Run
 # Two matrices of the MLP in one, and heads that share keys: what tensor parallelism could cut in the wrong place.
 SETTINGS = {"model.num_key_value_heads": 2, "model.activation": "swiglu", "parallel.zero_stage": 1}
 UNTIED = {"model.tie_embeddings": False, "training.precision": "bf16"}
-LAYOUTS = {"tensor": {"tensor": 2}, "pipeline": {"pipeline": 2}, "data": {}}
+PIPELINE = {"pipeline": 2}
+LAYOUTS = {"tensor": {"tensor": 2}, "pipeline": PIPELINE, "data": {}}
 
 
 def write_checkpoint(run: Run, folder: Path) -> Path:
@@ -87,6 +93,14 @@ def nats_alone(network: Network) -> Tensor:
     return network.layers.token_nll(network(given.layout), given.targets)
 
 
+def generated(network: ARMD) -> Generated:
+    """Texts of different lengths, known tokens and orders, drawn with a penalty."""
+    texts: list[list[int | None]] = [[5, 9, *[None] * 8], [None, 7, None, None, 3], [None] * 6]
+    turns = [turns_of(strided_places(8, 4)), [2, 3, 1], [1, 1, 2, 2, 3, 3]]
+    sampling = Sampling(temperature=1.5, repetition_penalty=1.2)
+    return decode(network, *make_batch(texts, turns, BOS), sampling, BOS, seeds=[3, 4, 5])
+
+
 def main(out: Path) -> None:
     start(ParallelConfig.model_validate({}))
     parallel_state.destroy_model_parallel()
@@ -98,13 +112,17 @@ def main(out: Path) -> None:
             topology = arrange(ParallelConfig.model_validate(sizes), torch.device("cpu"))
             for ema in (False, True):
                 part, opened = open_parallel(folder, topology, ema)
-                mine, wanted = nats(part), nats_alone(load_model(folder, ema)[0])
+                alone = load_model(folder, ema)[0]
+                mine, wanted = nats(part), nats_alone(alone)
                 found[f"{name}-{layout}-{'ema' if ema else 'weight'}"] = {
                     "apart": None if mine is None else (mine - wanted).abs().max().item(),
                     "weights": {weight: tuple(value.shape) for weight, value in part.weights()},
                     "frozen": not any(value.requires_grad for value in part.parameters()) and not part.training,
                     "layout": (opened.parallel.tensor, opened.parallel.pipeline, opened.parallel.zero_stage),
                 }
+                if sizes != PIPELINE:
+                    texts = [generated(network) for network in (part.networks[0], alone)]  # type: ignore[arg-type]
+                    found[f"{name}-{layout}-{'ema' if ema else 'weight'}"]["texts"] = texts
             parallel_state.destroy_model_parallel()
     torch.save(found, out / f"{dist.get_rank()}.pt")
     dist.destroy_process_group()

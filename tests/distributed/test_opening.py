@@ -25,7 +25,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> list[Found]:
     """What each of two processes found."""
     out = tmp_path_factory.mktemp("opened")
     on_ranks(Path(__file__).with_name("opening_ranks.py"), out)
-    return [torch.load(out / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(out / f"{rank}.pt", weights_only=False) for rank in range(2)]
 
 
 @pytest.mark.parametrize(("model", "layout", "kind"), CASES)
@@ -39,6 +39,17 @@ def test_opened_anywhere_it_is_the_same_network(model: str, layout: str, kind: s
     # Not the run's own ZeRO stage: nothing is optimized here.
     sizes = {"tensor": (2, 1, 0), "pipeline": (1, 2, 0), "data": (1, 1, 0)}[layout]
     assert [(rank[name]["frozen"], rank[name]["layout"]) for rank in opened] == [(True, sizes)] * 2
+
+
+@pytest.mark.parametrize("model", ["tied", "untied"])
+def test_two_processes_generate_what_one_does(model: str, opened: list[Found]) -> None:
+    """Heads and the vocabulary are split over them; every process has all tokens."""
+    for rank in opened:
+        split, alone = rank[f"{model}-tensor-weight"]["texts"]
+        assert torch.equal(split.tokens, alone.tokens)
+        assert (split.logprobs - alone.logprobs).abs().max() < 1e-4
+        assert split.logprobs[split.placed].abs().min() > 1e-3, "there must be something to choose"
+        assert split.passes == alone.passes == [5, 3, 3]
 
 
 def test_a_process_holds_its_part_alone(opened: list[Found]) -> None:

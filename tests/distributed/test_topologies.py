@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 import torch
 from grid import BF16, DEEP, PIPELINE, TENSOR, VIRTUAL, zero
+from layouts import make_run
 from ranks import TESTS, environment
+
+from armd_dist.export.files import plan_files
+from armd_dist.export.weights import PREFIX, Source, exported_shapes, write_weights
 
 TOLERANCE = 1e-5  # nats, in fp32
 # bf16 keeps 8 bits of each weight for the forward pass; masters and moments stay fp32. test_grid.py's tolerance.
@@ -33,7 +37,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "pipeline_2_data_2_zero_1_bf16": (4, DEEP | PIPELINE | zero(1) | BF16),
 }
 HUB = "tensor_2_pipeline_2"
-SPOKES = ("one", "data_2_zero_2", "data_2_zero_2_bf16", "pipeline_2_data_2_zero_1", "tensor_4")
+SPOKES = ("one", "data_2_zero_2", "data_2_zero_2_bf16", "data_2_zero_3", "pipeline_2_data_2_zero_1", "tensor_4")
 BACK = ("one", "data_2_zero_2")
 PAIRS = [f"{source}_to_{target}" for source, target in product(LAYOUTS, LAYOUTS)]
 
@@ -58,12 +62,18 @@ def relay(rounds: list[list[Job]], out: Path) -> Found:
 
 
 @pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Found:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the wheel's checkpoints are."""
+    return tmp_path_factory.mktemp("wheel")
+
+
+@pytest.fixture(scope="session")
+def wheel(folder: Path) -> Found:
     """From the hub at step 10 to each spoke, and from some of them, at step 20, back to the hub."""
     there: list[Job] = [(name, name, f"{HUB}-10", 1) for name in SPOKES]
     back: list[Job] = [(f"{name}_back", HUB, f"{name}-20", 1) for name in BACK]
     rounds: list[list[Job]] = [[("whole", "one", None, 3), (HUB, HUB, None, 1)], there, back]
-    return relay(rounds, tmp_path_factory.mktemp("wheel"))
+    return relay(rounds, folder)
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +94,23 @@ def goes_on(found: dict[str, Any], whole: dict[str, Any], tolerance: float) -> N
 def test_another_topology_goes_on(name: str, first: int, wheel: Found) -> None:
     assert wheel[name]["first"] == first
     goes_on(wheel[name], wheel["whole"], BF16_TOLERANCE if "bf16" in name else TOLERANCE)
+
+
+def test_every_topology_exports_the_same_bytes(wheel: Found, folder: Path) -> None:
+    """One state, saved by each spoke as it had loaded it from the hub."""
+    config = make_run(DEEP).model
+    files = plan_files(
+        {f"{PREFIX}{name}": shape for name, shape in exported_shapes(config).items()}, torch.bfloat16, 20_000
+    )
+    assert len(files) > 2
+    found = {}
+    for name in (f"{HUB}-10", *(f"{spoke}-again" for spoke in SPOKES)):
+        out = folder / f"export-of-{name}"
+        out.mkdir()
+        write_weights(Source.of(folder / name, False, config), files, out)
+        found[name] = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert all(content == found[f"{HUB}-10"] for content in found.values())
+    assert len(found) == 1 + len(SPOKES)
 
 
 @pytest.mark.grid

@@ -1,4 +1,4 @@
-"""A run on a Hugging Face tokenizer, GPT-2's kind: built, trained, evaluated and generated from; its export refused."""
+"""A run on a Hugging Face tokenizer, GPT-2's kind: built, trained, evaluated and generated from, exported."""
 
 import json
 from pathlib import Path
@@ -7,8 +7,10 @@ from pydoc_data.topics import topics
 import pytest
 from ranks import armd
 from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoTokenizer
 
 from data_pipeline.manifest import load_manifest
+from data_pipeline.tokenizer import Tokenizer
 
 TEXTS = [topics[name] for name in sorted(topics)][:20]
 
@@ -63,8 +65,15 @@ def test_generation(run: Path, streams: int) -> None:
     assert json.loads(armd("generate", run, *ask).stdout) == found
 
 
-def test_export_is_refused_before_anything_is_written(run: Path, tmp_path: Path) -> None:
+def test_export(folder: Path, run: Path, tmp_path: Path) -> None:
     done = armd("export", run, tmp_path / "export")
-    assert done.returncode == 2
-    assert "tokenizer.model: is a Hugging Face tokenizer, which an export cannot hold; evaluate and" in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert done.returncode == 0, done.stderr
+    assert f"windows of {folder / 'tokens/held_out'}: logits within" in done.stdout
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "export")
+    ours = Tokenizer.load(folder / "gpt2")
+    for text in ("naïve 🎉", "  two\n\n", "<|endoftext|>", TEXTS[0][:500]):
+        assert theirs.encode(text) == [0, *ours.encode(text)]
+        assert theirs.decode(ours.encode(text)) == text
+    ask = ("--prompt", "The value", "--max-new-tokens", 8, "--streams", 2, "--json")
+    texts = [json.loads(armd("generate", model, *ask).stdout) for model in (run, tmp_path / "export")]
+    assert texts[0] == texts[1]

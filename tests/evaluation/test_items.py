@@ -13,7 +13,7 @@ from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.evaluate import Evaluation, figures
 from armd_dist.evaluation.items import Passages, Source, make_batches, spans
 from armd_dist.evaluation.journal import Record
-from armd_dist.evaluation.perplexity import accuracy, documents, summarize
+from armd_dist.evaluation.perplexity import accuracy, documents, price, summarize
 from armd_dist.evaluation.schemes import Ordered, Scheme
 from armd_dist.evaluation.scoring import Scorer, score_items
 from armd_dist.evaluation.texts import Document
@@ -157,6 +157,21 @@ def test_probabilities_of_all_continuations_sum_to_one(streams: int) -> None:
         ((found,),) = score_items(Scorer(network), strided(streams), _Tokens(np.array([2, 1, *text]), 2), [[0]], 0)
         total += math.exp(-float(found.nats.sum()))
     assert total == pytest.approx(1, abs=1e-10)
+
+
+def test_a_price_is_told_more_closely_than_the_perplexities() -> None:
+    """Documents differ in how hard they are far more than in what parallel streams cost them."""
+    hard = np.random.default_rng(0).uniform(50, 500, 40)
+    first: list[Record] = [([(100, 0, 0, 0.0, [nats], True)], True) for nats in hard]
+    other: list[Record] = [([(100, 0, 0, 0.0, [1.02 * nats], True)], True) for nats in hard]
+    found, alone = price(other, first), summarize(other, None, None, weighted=False)
+    assert found.value == pytest.approx(alone.value / summarize(first, None, None, weighted=False).value, rel=1e-12)
+    assert found.low is not None
+    assert found.high is not None
+    assert alone.low is not None
+    assert alone.high is not None
+    assert 1 < found.low < found.value < found.high
+    assert found.high / found.low < (alone.high / alone.low) ** 0.1
 
 
 def test_accuracy_counts_whole_answers() -> None:

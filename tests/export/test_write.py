@@ -3,13 +3,13 @@
 import ast
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from ranks import armd, environment
+from ranks import armd
+from strangers import given, in_a_fresh_process
 from typer.testing import CliRunner
 
 from armd_dist.checkpoint.tensors import load_model
@@ -18,89 +18,24 @@ from armd_dist.errors import ArmdError
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.open import open_armd
 from armd_dist.export.write import export_checkpoint
+from armd_dist.generation.decoder import decode
+from armd_dist.generation.passes import make_batch, turns_of
+from armd_dist.generation.sampling import Sampling
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layout import lay_out
+from armd_dist.orders.strided import strided_places
 from data_pipeline.errors import DataError
-
-FRESH = """
-import sys
-for name in ("armd_dist", "data_pipeline", "launchers", "jaxtyping", "beartype", "pydantic", "numpy.typing.blocked"):
-    sys.modules[name] = None
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-folder, out = sys.argv[1:]
-model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
-given = torch.load(out + "/given.pt")
-with torch.no_grad():
-    shifted = model(given["ids"], labels=given["ids"])
-    found = {
-        "text_ids": tokenizer("The value of", return_tensors="pt").input_ids,
-        "logits": shifted.logits,
-        "loss": shifted.loss,
-        "any_order": model(given["ids"][:, 1:], block=given["block"]).logits,
-        "strided": model.generate(given["ids"][:, :5], streams=4, max_new_tokens=16),
-        "passes": model.last_passes,
-        "usual": model.generate(given["ids"][:, :5], max_new_tokens=6, do_sample=False),
-        "one_stream": model.generate(given["ids"][:, :5], streams=1, max_new_tokens=6),
-        "sampled": model.generate(given["ids"][:, :5], streams=2, max_new_tokens=8, do_sample=True, top_k=5, seed=3),
-    }
-    short = torch.cat((torch.zeros(1, 3, dtype=torch.int64), given["ids"][:1, :2]), dim=1)
-    both = torch.cat((short, given["ids"][1:, :5]))
-    mask = torch.tensor([[0, 0, 0, 1, 1], [1] * 5])
-    ask = {"streams": 2, "max_new_tokens": 8, "do_sample": True, "min_p": 0.01, "repetition_penalty": 1.2}
-    found["padded"] = model.generate(both, attention_mask=mask, seed=4, **ask)
-    found["short"] = model.generate(given["ids"][:1, :2], seed=4, **ask)
-    model.save_pretrained(out + "/again")
-    again = AutoModelForCausalLM.from_pretrained(out + "/again", trust_remote_code=True)
-    found["again"] = again(given["ids"]).logits
-torch.save(found, out + "/found.pt")
-"""
-
 
 SWITCHES = [
     "model.num_key_value_heads=2",
     "model.qk_norm=true",
     "model.activation=swiglu",
     "model.normalization=layernorm",
+    "model.bias=true",
+    "model.query_place=previous",
     "model.tie_embeddings=false",
     "model.hidden_dropout=0.3",
 ]
-
-
-@pytest.fixture(scope="module")
-def export(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("exported") / "export"
-    assert export_checkpoint(trained, out)
-    return out
-
-
-@pytest.fixture(scope="module")
-def fresh(export: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    return in_a_fresh_process(export, tmp_path_factory.mktemp("fresh"))
-
-
-def in_a_fresh_process(export: Path, out: Path) -> dict[str, torch.Tensor]:
-    """What a process that cannot import this project gets out of the folder."""
-    torch.save(given(), out / "given.pt")
-    script = out / "fresh.py"
-    script.write_text(FRESH)
-    done = subprocess.run(
-        [sys.executable, "-I", str(script), str(export), str(out)],
-        env={**environment(), "HF_MODULES_CACHE": str(out / "modules"), "HF_HUB_OFFLINE": "1"},
-        cwd=out,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return torch.load(out / "found.pt")
-
-
-def given() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    ids = torch.randint(5, 400, (2, 21), generator=generator)
-    ids[:, 0] = 2  # BOS
-    return {"ids": ids, "block": torch.arange(20).expand(2, -1) % 6 + 1}
 
 
 def check_logits(run: Path, fresh: dict[str, torch.Tensor]) -> None:
@@ -116,6 +51,16 @@ def check_logits(run: Path, fresh: dict[str, torch.Tensor]) -> None:
 
 def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tensor]) -> None:
     check_logits(trained, fresh)
+
+
+@pytest.mark.parametrize(("name", "streams", "new"), [("one_stream", 1, 6), ("strided", 4, 16)])
+def test_greedy_tokens_are_those_of_the_checkpoint(
+    name: str, streams: int, new: int, trained: Path, fresh: dict[str, torch.Tensor]
+) -> None:
+    texts = [[*row, *[None] * new] for row in given()["ids"][:, 1:5].tolist()]
+    turns = [turns_of(strided_places(new, streams))] * len(texts)
+    generated = decode(load_model(trained)[0], *make_batch(texts, turns, 2), Sampling(0.0), 2, range(2))
+    assert torch.equal(fresh[name][:, 5:], generated.tokens[:, 4:])
 
 
 @pytest.mark.parametrize(
@@ -139,41 +84,9 @@ def test_every_switch_of_the_network_is_exported(places: list[str], tiny_config:
     assert not open_armd(out)[0].training
 
 
-def test_plain_calls_have_the_usual_shift(fresh: dict[str, torch.Tensor]) -> None:
-    ids = given()["ids"]
-    wanted = torch.nn.functional.cross_entropy(fresh["logits"][:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert fresh["loss"].item() == pytest.approx(wanted.item(), abs=1e-6)
-
-
-def test_strided_generation_takes_its_passes(fresh: dict[str, torch.Tensor]) -> None:
-    assert fresh["strided"].shape == (2, 5 + 16)
-    assert fresh["passes"] == 4 + 16 // 4 - 1
-    assert torch.equal(fresh["strided"][:, :5], given()["ids"][:, :5])
-    assert fresh["sampled"].shape == (2, 5 + 8)
-
-
-def test_usual_generate_agrees_with_one_stream(fresh: dict[str, torch.Tensor]) -> None:
-    usual = fresh["usual"]
-    assert torch.equal(usual, fresh["one_stream"][:, : usual.shape[1]])
-
-
-def test_padding_on_the_left_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:
-    assert torch.equal(fresh["padded"][:1, 3:], fresh["short"])
-    assert torch.equal(fresh["padded"][1, :5], given()["ids"][1, :5])
-
-
-def test_saving_again_changes_nothing(fresh: dict[str, torch.Tensor]) -> None:
-    assert torch.equal(fresh["again"], fresh["logits"])
-
-
-def test_tokenizer_puts_bos_in_front(fresh: dict[str, torch.Tensor], export: Path) -> None:
-    _, tokenizer = open_armd(export)
-    assert fresh["text_ids"][0].tolist() == [2, *tokenizer.encode("The value of")]
-
-
-def test_files_import_torch_and_transformers_only(export: Path) -> None:
+def test_files_import_torch_and_transformers_only(tiny_export: Path) -> None:
     allowed = {"torch", "transformers", *sys.stdlib_module_names}
-    for file in export.glob("*.py"):
+    for file in tiny_export.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.level == 0:
@@ -181,21 +94,21 @@ def test_files_import_torch_and_transformers_only(export: Path) -> None:
             assert {name.split(".")[0] for name in names} <= allowed, file.name
 
 
-def test_padding_of_the_vocabulary_is_gone(export: Path) -> None:
-    model, _ = open_armd(export)
+def test_padding_of_the_vocabulary_is_gone(tiny_export: Path) -> None:
+    model, _ = open_armd(tiny_export)
     assert model.tokens.get_parameter("weight").shape[0] == 400
 
 
-def test_configurations_have_the_same_fields(export: Path) -> None:
-    config = ArmdConfig.from_pretrained(export)
+def test_configurations_have_the_same_fields(tiny_export: Path) -> None:
+    config = ArmdConfig.from_pretrained(tiny_export)
     for name in ModelConfig.model_fields:
         assert hasattr(config, name), name
-    assert json.loads((export / "config.json").read_text())["trained"]["step"] == 20
+    assert json.loads((tiny_export / "config.json").read_text())["trained"]["step"] == 20
 
 
-def test_eval_and_generate_read_checkpoint_and_export_alike(trained: Path, export: Path, dataset: Path) -> None:
+def test_eval_and_generate_read_checkpoint_and_export_alike(trained: Path, tiny_export: Path, dataset: Path) -> None:
     answers = []
-    for model in (trained, export):
+    for model in (trained, tiny_export):
         done = armd(
             "generate", model, "--prompt", "The ", "--streams", 4, "--max-new-tokens", 12, "--seed", 5, "--json"
         )
@@ -206,16 +119,16 @@ def test_eval_and_generate_read_checkpoint_and_export_alike(trained: Path, expor
     assert {"text", "tokens", "logprobs", "passes"} <= set(answers[0])
 
 
-def test_rerun_knows_its_export_and_refuses_others(trained: Path, export: Path, tmp_path: Path) -> None:
-    again = armd("export", trained, export)
+def test_rerun_knows_its_export_and_refuses_others(trained: Path, tiny_export: Path, tmp_path: Path) -> None:
+    again = armd("export", trained, tiny_export)
     assert again.returncode == 0
     assert "already the export of this checkpoint" in again.stdout
-    other = armd("export", trained / "checkpoints" / "step-00000010", export)
+    other = armd("export", trained / "checkpoints" / "step-00000010", tiny_export)
     assert other.returncode == 2
     assert "is not this export of this checkpoint" in other.stderr
 
 
-def test_bad_requests_are_told(trained: Path, export: Path, dataset: Path, tmp_path: Path) -> None:
+def test_bad_requests_are_told(trained: Path, tiny_export: Path, dataset: Path, tmp_path: Path) -> None:
     for arguments, text in (
         (["generate", trained, "--max-new-tokens", 100], "exceed the model's length of 32"),
         (["generate", trained, "--max-new-tokens", 4, "--streams", 8], "streams=8"),

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from ranks import armd
 from rich.console import Console
 from toys import tiny_model
 from typer.testing import CliRunner
@@ -182,9 +183,34 @@ def test_verb(trained: Path, tmp_path: Path) -> None:
         verb(*ask[:-3], 6, "--max-new-tokens", 7, "--prompts", prompts, "--out", out)
 
 
+def test_two_processes_answer_as_one(trained: Path, tmp_path: Path) -> None:
+    """Tensor-parallel ones: the first alone writes and speaks, and a file that was cut short goes on."""
+    out, prompts = tmp_path / "out.jsonl", write(tmp_path, LINES[:3])
+    ask = (trained, "--streams", 2, "--prompts", prompts, "--out", out, "--batch-size", 2, "--max-new-tokens", 6)
+    verb(*ask)
+    whole = [json.loads(line) for line in out.read_text().splitlines()]
+    out.write_text("".join(out.read_text().splitlines(keepends=True)[:1]))
+    done = armd("generate", *ask, "--tensor-parallel", 2, processes=2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{out}: 3 answers\n"
+    again = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [one.pop("logprobs") for one in again] == [pytest.approx(one.pop("logprobs"), abs=1e-4) for one in whole]
+    assert again == whole
+
+
+def test_processes_take_devices_of_their_own(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(GenerationError, match="--device cpu: with --tensor-parallel each process takes its own"):
+        verb(trained, "--tensor-parallel", 2)
+    with pytest.raises(GenerationError, match="1: this job has 2 processes; start it without torchrun"):
+        verb(trained)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--tensor-parallel", 2], "--tensor-parallel 2: this job has 1 processes; start it with torchrun --nproc-per"),
         (["--prompts", "x.jsonl"], "--prompts x.jsonl: needs --out too"),
         (["--out", "x.jsonl"], "--out x.jsonl: needs --prompts too"),
         (["--prompts", "x.jsonl", "--out", "y", "--prompt", "a"], "leave out --prompt and --infill"),

@@ -39,23 +39,12 @@ OWNERS = {
     "webdataset": "data_pipeline",
     "sentencepiece": ("data_pipeline", "armd_dist/export"),
     "wandb": "armd_dist/training",
-    "transformers": "armd_dist/export",
+    "transformers": ("armd_dist/export", "armd_dist/evaluation/judge.py"),
     "fastapi": "armd_dist/serving",
     "uvicorn": "armd_dist/serving",
     "prometheus_client": "armd_dist/serving",
 }
-HEAVY = {
-    "torch",
-    "transformers",
-    "megatron",
-    "deepspeed",
-    "webdataset",
-    "sentencepiece",
-    "submitit",
-    "wandb",
-    "fastapi",
-    "uvicorn",
-}
+HEAVY = {"torch", "transformers", "megatron", "deepspeed", "webdataset", "sentencepiece", "submitit", "wandb"}
 TORCH_FREE = [
     "armd_dist/model/cost.py",
     "armd_dist/scaling",

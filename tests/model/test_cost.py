@@ -37,6 +37,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "qk_norm": {"qk_norm": True},
     "swiglu": {"activation": "swiglu", "ffn_hidden_size": None},
     "layernorm": {"normalization": "layernorm"},
+    "bias": {"bias": True},
+    "bias_everywhere": {"bias": True, "normalization": "layernorm", "activation": "swiglu", "ffn_hidden_size": None},
     "learned": {"position_embedding": "learned"},
     "rotary": {"position_embedding": "rotary"},
     "tied": {"tie_embeddings": True},

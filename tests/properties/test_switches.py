@@ -26,6 +26,8 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "qk_norm": {"qk_norm": True},
     "swiglu": {"activation": "swiglu"},
     "layernorm": {"normalization": "layernorm"},
+    "biases": {"normalization": "layernorm", "bias": True},
+    "query_at_the_previous_place": {"query_place": "previous"},
     "learned": {"position_embedding": "learned"},
     "rotary": {"position_embedding": "rotary"},
     "rotary_without_context": {"position_embedding": "rotary", "query_context": "none"},
@@ -39,6 +41,8 @@ TOGETHER: dict[str, Any] = {
     "qk_norm": True,
     "activation": "swiglu",
     "normalization": "layernorm",
+    "bias": True,
+    "query_place": "previous",
     "hidden_dropout": 0.5,
     "two_stream_layers": 3,
 }

@@ -27,6 +27,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SWITCHES: dict[str, dict[str, Any]] = {
     "default": {},
     "layernorm": {"normalization": "layernorm"},
+    "bias": {"normalization": "layernorm", "bias": True},
     "swiglu": {"activation": "swiglu"},
     "qk_norm": {"qk_norm": True},
     "grouped": {"num_key_value_heads": 2},
@@ -63,11 +64,11 @@ def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 class ShareOfLayers(PlainLayers):
     """What one of two tensor-parallel processes holds, with nobody to talk to."""
 
-    def column(self, in_size: int, out_size: int) -> nn.Module:
-        return nn.Linear(in_size, out_size // 2, bias=False)
+    def column(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        return nn.Linear(in_size, out_size // 2, bias=bias)
 
-    def row(self, in_size: int, out_size: int) -> nn.Module:
-        return nn.Linear(in_size // 2, out_size, bias=False)
+    def row(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        return nn.Linear(in_size // 2, out_size, bias=bias)
 
 
 def kept(model: nn.Module, compute: Callable[[], Any], apart: Any = ()) -> tuple[int, Any]:

@@ -20,6 +20,7 @@ CASES = ["fp32 0", "fp32 1", "bf16 1", "bf16 2", "bf16 3", "fp32 0 ema", "bf16 3
 SWITCHES: dict[str, dict[str, Any]] = {
     "default": {},
     "qk_norm": {"qk_norm": True, "normalization": "layernorm"},
+    "bias": {"bias": True, "normalization": "layernorm", "num_key_value_heads": 2, "activation": "swiglu"},
     "grouped_swiglu": {"num_key_value_heads": 2, "activation": "swiglu"},
     "untied_rotary": {"tie_embeddings": False, "position_embedding": "rotary"},
     "linear": {"query_context": "linear"},
@@ -32,11 +33,11 @@ SWITCHES: dict[str, dict[str, Any]] = {
 class Half(PlainLayers):
     """What one of two tensor-parallel processes holds."""
 
-    def column(self, in_size: int, out_size: int) -> nn.Module:
-        return nn.Linear(in_size, out_size // 2, bias=False)
+    def column(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        return nn.Linear(in_size, out_size // 2, bias=bias)
 
-    def row(self, in_size: int, out_size: int) -> nn.Module:
-        return nn.Linear(in_size // 2, out_size, bias=False)
+    def row(self, in_size: int, out_size: int, bias: bool = False) -> nn.Module:
+        return nn.Linear(in_size // 2, out_size, bias=bias)
 
     def token_embedding(self, rows: int, size: int) -> nn.Module:
         return nn.Embedding(rows // 2, size)

@@ -23,9 +23,11 @@ class ArmdConfig(PretrainedConfig):
         ffn_hidden_size: int = 3072,
         activation: str = "gelu",
         normalization: str = "rmsnorm",
+        bias: bool = False,
         two_stream_layers: int = 6,
         query_context: str = "neighbours",
         position_embedding: str = "both",
+        query_place: str = "own",
         hidden_dropout: float = 0.0,
         tie_embeddings: bool = True,
         rope_theta: float = 10_000.0,
@@ -45,15 +47,15 @@ class ArmdConfig(PretrainedConfig):
         self.qk_norm = qk_norm
         self.ffn_hidden_size = ffn_hidden_size
         self.activation = activation
-        self.normalization = normalization
+        self.normalization, self.bias = normalization, bias
         self.two_stream_layers = two_stream_layers
         self.query_context = query_context
         self.position_embedding = position_embedding
+        self.query_place = query_place
         self.hidden_dropout = hidden_dropout
         self.tie_embeddings = tie_embeddings
         self.rope_theta = rope_theta
-        self.norm_eps = norm_eps
-        self.init_std = init_std
+        self.norm_eps, self.init_std = norm_eps, init_std
         self.pad_vocab_to = pad_vocab_to
         self.trained = trained or {}
         # The network ties its own weights; transformers must not do it a second time. No cache of its is used either.
@@ -66,8 +68,9 @@ class ArmdConfig(PretrainedConfig):
 
     @property
     def max_position_embeddings(self) -> int:
-        """The name under which transformers' own tools look for the longest input, BOS included."""
-        return self.max_sequence_length + 1
+        """The name under which transformers' own tools look for the longest input: a token less than there are places,
+        as a window that lacks BOS gets it in front, and has a place for the token behind it."""
+        return self.max_sequence_length - 1
 
     @property
     def head_dim(self) -> int:

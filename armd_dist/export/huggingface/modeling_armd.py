@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
-from transformers.modeling_outputs import CausalLMOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
+from armd_dist.export.huggingface.alignment import next_rows
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.generation.decoder import Generated, decode
 from armd_dist.generation.passes import make_batch, turns_of
@@ -18,11 +19,39 @@ from armd_dist.model.layout import lay_out
 from armd_dist.orders.strided import strided_places
 
 
-class ArmdForCausalLM(PreTrainedModel, GenerationMixin):
-    """Auto-Regressive Masked Diffusion language model (arXiv 2601.16971)."""
+class HiddenLayers(PlainLayers):
+    """The network without its head: hidden states where logits would be."""
 
+    def logits(self, hidden: Tensor, weight: Tensor, vocab_size: int) -> Tensor:
+        return hidden
+
+
+class ArmdPreTrainedModel(PreTrainedModel):
     config_class = ArmdConfig
     main_input_name = "input_ids"
+    _no_split_modules = ["TwoStreamLayer", "UpperLayer"]  # noqa: RUF012  transformers reads it from the class
+    armd: ARMD
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.armd.tokens
+
+
+class ArmdModel(ArmdPreTrainedModel):
+    """The network's last hidden states."""
+
+    def __init__(self, config: ArmdConfig) -> None:
+        super().__init__(config)
+        self.armd = ARMD(config, HiddenLayers())  # pyright: ignore[reportArgumentType]  the same fields by another class
+        self.post_init()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
+        """last_hidden_state [batch, length, hidden], normed: at each token what its successor is predicted from."""
+        rows = next_rows(self.armd, input_ids, attention_mask, self.config.bos_token_id)
+        return BaseModelOutput(last_hidden_state=rows)  # pyright: ignore[reportArgumentType]
+
+
+class ArmdForCausalLM(ArmdPreTrainedModel, GenerationMixin):
+    """Auto-Regressive Masked Diffusion language model (arXiv 2601.16971)."""
 
     def __init__(self, config: ArmdConfig) -> None:
         super().__init__(config)
@@ -35,29 +64,31 @@ class ArmdForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
         block: Tensor | None = None,
+        num_items_in_batch: Any = None,
         **_: Any,
     ) -> CausalLMOutput:
         """Logits [batch, length, vocab].
 
-        Without `block` the calls of any causal LM: input_ids begin with BOS, logits[:, t] predict the token at t + 1,
-        labels are shifted inside and -100 is left out. With `block` [batch, length], any order: input_ids without
-        BOS, block[n] >= 1 says when token n is revealed (0: a prompt, shown at once), and logits[:, n] predict token n
-        itself from the tokens of earlier blocks; labels are then not shifted.
+        Without `block` the calls of any causal LM: logits[:, t] predict the token at t + 1, labels are shifted inside
+        and -100 is left out, and padding, before or behind a text, is hidden by attention_mask. BOS stands in front,
+        and is put there where it is missing. With `block` [batch, length], any order: input_ids without BOS, block[n]
+        >= 1 says when token n is revealed (0: a prompt, shown at once), and logits[:, n] predict token n itself from
+        the tokens of earlier blocks; labels are then not shifted.
         """
+        bos = self.config.bos_token_id
+        if block is None:
+            logits = next_rows(self.armd, input_ids, attention_mask, bos)
+            loss = None
+            if labels is not None:
+                vocab = self.config.vocab_size
+                loss = self.loss_function(logits.contiguous(), labels, vocab, num_items_in_batch=num_items_in_batch)
+            return CausalLMOutput(loss=loss, logits=logits)  # pyright: ignore[reportArgumentType]
         if attention_mask is not None and not attention_mask.all():
-            raise ValueError("padding is not supported: give sequences of equal length, without an attention mask")
-        if block is not None:
-            logits = self._logits(input_ids, block)
-            loss = None if labels is None else F.cross_entropy(logits.transpose(1, 2), labels)
-            return CausalLMOutput(loss=loss, logits=logits)
-        if not (input_ids[:, 0] == self.config.bos_token_id).all():
-            raise ValueError(f"input_ids must begin with BOS ({self.config.bos_token_id}); the tokenizer puts it there")
-        # The last position predicts a token that is not there yet; what stands in its place is never looked at.
-        following = F.pad(input_ids[:, 1:], (0, 1), value=self.config.bos_token_id)
-        order = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device).expand_as(input_ids)
-        logits = self._logits(following, order)
-        loss = None if labels is None else F.cross_entropy(logits[:, :-1].transpose(1, 2), labels[:, 1:])
-        return CausalLMOutput(loss=loss, logits=logits)
+            raise ValueError("attention_mask: block= takes texts of equal length; leave out padding")
+        places = torch.arange(1, input_ids.shape[1] + 1, device=input_ids.device).expand_as(input_ids)
+        logits = self.armd(lay_out(input_ids, places, block, bos)).transpose(0, 1)
+        loss = None if labels is None else F.cross_entropy(logits.transpose(1, 2), labels)
+        return CausalLMOutput(loss=loss, logits=logits)  # pyright: ignore[reportArgumentType]
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -103,13 +134,8 @@ class ArmdForCausalLM(PreTrainedModel, GenerationMixin):
         seeds = range(seed, seed + len(rows))
         return decode(self.armd, *make_batch(texts, turns, bos), sampling, bos, seeds)
 
-    def _logits(self, ids: Tensor, block: Tensor) -> Tensor:
-        positions = torch.arange(1, ids.shape[1] + 1, device=ids.device).expand_as(ids)
-        layout = lay_out(ids, positions, block, self.config.bos_token_id)
-        return self.armd(layout).transpose(0, 1)
-
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: Tensor, **_: Any
-    ) -> dict[str, Tensor]:
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> dict[str, Tensor | None]:
         """transformers' generate() reads the whole text again at each step; strided decoding has the cache."""
-        return {"input_ids": input_ids}
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
