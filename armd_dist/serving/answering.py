@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from armd_dist.generation.underway import Text
 from armd_dist.serving.engine import Engine, Step, Ticket
@@ -42,26 +43,27 @@ class Answering:
     async def steps(self) -> AsyncIterator[tuple[int, Step]]:
         """Each text's steps as they are made, `written` up to date, until all texts are finished.
 
-        Raises Refusal where time is over or the engine fails. However it ends, the slots are free.
+        Raises Refusal where time is over or the engine fails. Whoever asks calls `leave` in the end.
         """
         running, first = {ticket.number for ticket in self._tickets}, True
-        try:
-            while running:
-                number, step = await self._event()
-                if number not in running:
-                    continue
-                self.written[number].take(step)
-                if first and step.final:
-                    self._metrics.first_text.observe(time.monotonic() - self._began)
-                    first = False
-                if self.written[number].finish is not None:
-                    running.discard(number)
-                    if not step.done:
-                        self._engine.give_up([self._tickets[number]])
-                yield number, step
-            self._metrics.whole_text.observe(time.monotonic() - self._began)
-        finally:
-            self._engine.give_up([self._tickets[number] for number in running])
+        while running:
+            number, step = await self._event()
+            if number not in running:
+                continue
+            self.written[number].take(step)
+            if first and self.written[number].tokens:
+                self._metrics.first_text.observe(time.monotonic() - self._began)
+                first = False
+            if self.written[number].finish is not None:
+                running.discard(number)
+                if not step.done:
+                    self._engine.give_up([self._tickets[number]])
+            yield number, step
+        self._metrics.whole_text.observe(time.monotonic() - self._began)
+
+    def leave(self) -> None:
+        """Nobody waits for the answer any more, or it is there; also where no step was ever asked for."""
+        self._engine.give_up(self._tickets)
 
     async def _event(self) -> tuple[int, Step]:
         try:
@@ -83,18 +85,35 @@ async def whole(answering: Answering, reply: Reply, request: Request) -> Respons
             pass
         return JSONResponse(reply.whole(answering.written))
 
-    return await _while_wanted(to_the_end(), request)
+    try:
+        return await _while_wanted(to_the_end(), request)
+    finally:
+        answering.leave()
+
+
+class Events(StreamingResponse):
+    """Server-sent events of an answer, which is given up however this ends, be it before the first one."""
+
+    def __init__(self, events: AsyncIterator[str], answering: Answering) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._answering = answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._answering.leave()
 
 
 def streamed(answering: Answering, reply: Reply, options: StreamOptions) -> Response:
     """Server-sent events. An error after the first of them is an event too."""
 
     async def events() -> AsyncIterator[str]:
-        steps = answering.steps()
         try:
             if reply.kind == "chat":
                 yield _event(reply.roles(len(answering.written)))
-            async for number, step in steps:
+            async for number, step in answering.steps():
                 chunk = reply.chunk(number, answering.written[number], step if options.armd_positions else None)
                 if chunk is not None:
                     yield _event(chunk)
@@ -103,11 +122,8 @@ def streamed(answering: Answering, reply: Reply, options: StreamOptions) -> Resp
             yield "data: [DONE]\n\n"
         except Refusal as refusal:
             yield _event(refusal.body())
-        finally:
-            await steps.aclose()  # type: ignore[attr-defined]
 
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+    return Events(events(), answering)
 
 
 def _event(content: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A server without a socket, and what is asked of it."""
 
+import asyncio
 import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -10,6 +11,8 @@ import httpx
 
 from armd_dist.serving.engine import Engine
 
+COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
+JSON = {"Content-Type": "application/json"}
 Serve = Callable[..., AbstractAsyncContextManager["InProcess"]]
 
 
@@ -22,6 +25,25 @@ class InProcess:
 
     async def post(self, path: str, **body: Any) -> httpx.Response:
         return await self.client.post(path, json={"model": "tiny", **body})
+
+
+def post(serve: Serve, path: str, content: bytes, **settings: Any) -> httpx.Response:
+    """The answer to one body, of a server with these settings."""
+
+    async def ask() -> httpx.Response:
+        async with serve(**settings) as server:
+            return await server.client.post(path, content=content, headers=JSON)
+
+    return asyncio.run(ask())
+
+
+def refused(response: httpx.Response, status: int, param: str | None = None) -> str:
+    """The message of an answer in OpenAI's shape."""
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert param is None or error["param"] == param, error
+    return error["message"]
 
 
 def events_of(text: str) -> list[dict[str, Any]]:

@@ -3,39 +3,17 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-from inprocess import InProcess, Serve
+from inprocess import CHATS, COMPLETIONS, JSON, InProcess, Serve, post, refused
 from pydantic import SecretStr
 
-from armd_dist.errors import ExportError
 from armd_dist.model.armd import ARMD
-from armd_dist.serving.template import read_template
 
 FINE: dict[str, Any] = {"model": "tiny", "prompt": "to", "max_tokens": 4}
 CHAT: dict[str, Any] = {"model": "tiny", "messages": [{"role": "user", "content": "to"}], "max_tokens": 4}
-JSON = {"Content-Type": "application/json"}
-COMPLETIONS, CHATS = "/v1/completions", "/v1/chat/completions"
-
-
-def refused(response: httpx.Response, status: int, param: str | None = None) -> str:
-    """The message of an answer in OpenAI's shape."""
-    assert response.status_code == status, response.text
-    error = response.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert param is None or error["param"] == param, error
-    return error["message"]
-
-
-def post(serve: Serve, path: str, content: bytes, **settings: Any) -> httpx.Response:
-    async def ask() -> httpx.Response:
-        async with serve(**settings) as server:
-            return await server.client.post(path, content=content, headers=JSON)
-
-    return asyncio.run(ask())
 
 
 BAD_FIELDS = [
@@ -215,7 +193,7 @@ def test_a_model_that_fails_ends_what_runs_and_serves_on(
 
     async def ask() -> list[httpx.Response]:
         async with serve() as server:
-            for fault in (_fails, lambda *given: forward(*given) * float("nan"), forward):
+            for fault in (_fails, lambda *given, **more: forward(*given, **more) * float("nan"), forward):
                 monkeypatch.setattr(ARMD, "forward", fault)
                 answers.append(await server.post(COMPLETIONS, prompt="to", max_tokens=4, temperature=0))
             assert server.engine.idle
@@ -228,28 +206,5 @@ def test_a_model_that_fails_ends_what_runs_and_serves_on(
     assert fine.status_code == 200
 
 
-def _fails(*given: Any) -> None:
+def _fails(*given: Any, **more: Any) -> None:
     raise RuntimeError("out of memory")
-
-
-def test_a_chat_without_a_template(serve: Serve, tmp_path: Path) -> None:
-    message = refused(post(serve, CHATS, json.dumps(CHAT).encode(), folder=tmp_path), 400, "messages")
-    assert "put a chat_template.jinja into its export" in message
-
-
-def test_templates_that_cannot_serve(serve: Serve, tmp_path: Path) -> None:
-    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no such role') }}")
-    message = refused(post(serve, CHATS, json.dumps(CHAT).encode(), folder=tmp_path), 400, "messages")
-    assert "no such role" in message
-    (tmp_path / "chat_template.jinja").write_text("{{ messages[0].__class__.__mro__ }}")
-    refused(post(serve, CHATS, json.dumps(CHAT).encode(), folder=tmp_path), 400, "messages")
-    (tmp_path / "chat_template.jinja").write_text("{% for %}")
-    with pytest.raises(ExportError, match="its chat template is none"):
-        read_template(tmp_path)
-    (tmp_path / "chat_template.jinja").unlink()
-    named = [{"name": "tool", "template": "x"}, {"name": "default", "template": "{{ messages }}"}]
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": named}))
-    assert read_template(tmp_path) is not None
-    (tmp_path / "tokenizer_config.json").write_text("{")
-    with pytest.raises(ExportError, match="its chat template cannot be read"):
-        read_template(tmp_path)
