@@ -69,8 +69,11 @@ class ContinuousDecoder:
         return stepped
 
     def leave(self, text: Text) -> None:
-        """Frees a text's slot; the last text moves into it."""
+        """Frees a text's slot; the last text moves into it. Numbers that are not finite leave with it."""
         slot = self.texts.index(text)
+        if not np.isfinite(text.logprobs).all():
+            for cache in self.caches:
+                cache.wipe(slot)
         last = self.texts.pop()
         if last is not text:
             self.texts[slot] = last
@@ -157,8 +160,11 @@ def _place(texts: Sequence[Text], sampling: Sampling, logits: Tensor) -> None:
     seen = None
     if sampling.repetition_penalty != 1:
         seen = torch.from_numpy(np.stack([text.seen(logits.shape[-1]) for text in texts])).to(logits.device)
-    tokens, logprobs = sample(logits, sampling, torch.from_numpy(uniforms).to(logits.device), seen)
-    drawn, nats = tokens.cpu().numpy(), logprobs.double().cpu().numpy()
+    # Numbers that are not finite are their own text's trouble: some token is drawn, with NaN for its nats.
+    finite = logits.isfinite().all(-1)
+    given = torch.where(finite[..., None], logits, 0.0)
+    tokens, logprobs = sample(given, sampling, torch.from_numpy(uniforms).to(logits.device), seen)
+    drawn, nats = tokens.cpu().numpy(), logprobs.double().where(finite, torch.nan).cpu().numpy()
     for number, (text, count) in enumerate(zip(texts, counts, strict=True)):
         text.put(drawn[-count:, number], nats[-count:, number], _likeliest(logits[-count:, number], text.top))
 

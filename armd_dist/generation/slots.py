@@ -44,6 +44,11 @@ class SlotCache:
             part.scatter_(2, columns.expand(-1, heads, -1, rows.shape[3]), rows)
         return mine[0][:, :, :width], mine[1][:, :, :width]
 
+    def wipe(self, slot: int) -> None:
+        """Zeros again, after a text whose numbers were not finite."""
+        for part in self.parts or ():
+            part[slot] = 0
+
     def move(self, source: int, target: int, width: int) -> None:
         """Copies the first columns of one slot to another."""
         for part in self.parts or ():

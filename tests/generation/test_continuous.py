@@ -145,6 +145,25 @@ def test_likeliest_tokens_are_the_models_own() -> None:
         assert sorted((nats for _, nats in tops), reverse=True) == [nats for _, nats in tops]
 
 
+def test_numbers_that_are_not_finite_leave_with_their_text() -> None:
+    """What a mask hides weighs nothing, but nothing times NaN is NaN."""
+    model, poison = tiny_model(vocab_size=12), 13  # a row of padding, which nobody draws
+    with torch.no_grad():
+        model.tokens.get_parameter("weight")[poison] = float("nan")
+    bad = Text(Prepared(Request(()), [*[2] * 17, poison, None], [1]), HOT, BOS, None)
+    long = Text(Prepared(Request(()), [*[3] * 15, *[None] * 8], list(range(1, 9))), HOT, BOS, None)
+    short = Text(Prepared(Request(()), [4, None, None, None], [1, 2, 3]), HOT, BOS, None)
+    decoder = ContinuousDecoder(model, 2)
+    decoder.step([bad, long])
+    assert bad.done
+    assert np.isnan(bad.logprobs).any()
+    decoder.step([short])  # where the bad one was, padded to the columns of the long one
+    while decoder.texts:
+        decoder.step()
+    for text in (long, short):
+        assert np.isfinite(text.logprobs).all()
+
+
 def test_too_many_and_too_long() -> None:
     decoder = ContinuousDecoder(tiny_model(), 2)
     with pytest.raises(ValueError, match="3 texts join, and 2 of 2 slots are free"):
