@@ -14,6 +14,7 @@ for every block: N / (S + M - 1) with M = ceil(N / S).
 """
 
 import statistics
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,7 @@ from torch import Tensor
 from turns import report, run_command, setting
 
 TOLERANCE = 1e-3  # nats, in fp32
+CLOCK_HELP = "cpu: time that this process had, for one thread on a machine that others share."
 PRESETS = {
     # Weights of 206 MB, more than a CPU's caches hold.
     "cpu": Size(768, 6, 12, 8192, 64, ((1, 0), (1, 128), (16, 0)), "cpu", torch.float32, rounds=5),
@@ -91,13 +93,14 @@ def main(
     preset: Annotated[Literal["cpu", "gpu"], typer.Option(help="cpu: fp32; gpu: 127M parameters in bf16.")] = "cpu",
     rounds: Annotated[int | None, typer.Option(min=1, help="Turns of each way; the median counts.")] = None,
     new_tokens: Annotated[int | None, typer.Option(min=8, help="Tokens to decode behind each prompt.")] = None,
+    clock: Annotated[Literal["wall", "cpu"], typer.Option(help=CLOCK_HELP)] = "wall",
     threads: Annotated[int, typer.Option(min=1, help="Of a CPU.")] = 1,
     out: Annotated[Path | None, typer.Option(help="Writes setting and figures as JSON.")] = None,
 ) -> None:
     size = PRESETS[preset]
     size = replace(size, rounds=rounds or size.rounds, new_tokens=new_tokens or size.new_tokens)
     torch.set_num_threads(threads)
-    contest = Contest(size)
+    contest = Contest(size, time.process_time if clock == "cpu" else time.perf_counter)
     check(contest)
     for network in contest.networks:
         network.to(size.dtype)
@@ -107,6 +110,7 @@ def main(
     chosen |= {
         "dtype": str(size.dtype).removeprefix("torch."),
         "rounds": size.rounds,
+        "clock": clock,
         "parameters": "{:,} (GPT-2: {:,})".format(*counts),
     }
     report(setting(torch.device(size.device), **chosen), lines, show, out)

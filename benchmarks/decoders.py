@@ -61,8 +61,8 @@ Way = Callable[[Tensor], Run]  # of prompts [batch, tokens], BOS not included
 class Contest:
     """The two networks, and the ways to decode with them."""
 
-    def __init__(self, size: Size) -> None:
-        self.size, self.device = size, torch.device(size.device)
+    def __init__(self, size: Size, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.size, self.device, self.clock = size, torch.device(size.device), clock
         shape = {"vocab_size": size.vocab, "hidden_size": size.hidden, "num_layers": size.layers}
         shape |= {"max_sequence_length": size.longest, "num_attention_heads": size.heads}
         config = ModelConfig.model_validate(shape)
@@ -96,7 +96,7 @@ class Contest:
         texts = [[*known, *[None] * count] for known in prompts.tolist()]
         turns = [turns_of(strided_places(count, streams))] * batch
         # An end that no text has, so that all of them are decoded in full while ends are looked for.
-        began, never = time.perf_counter(), self.size.vocab
+        began, never = self.clock(), self.size.vocab
         decoding = Decoding(self.armd, *make_batch(texts, turns, BOS), Sampling(0), BOS, range(batch), never)
         decoding.step()
         first = self._since(began)
@@ -108,7 +108,7 @@ class Contest:
     @torch.no_grad()
     def without_cache(self, prompts: Tensor, streams: int) -> Run:
         """Every pass reads all that is there so far, and the places to fill."""
-        known, began, first = prompts.shape[1], time.perf_counter(), 0.0
+        known, began, first = prompts.shape[1], self.clock(), 0.0
         ids, order = prompts.to(self.device), torch.arange(1, known + 1).expand(len(prompts), -1)
         places, nats = order, torch.zeros(ids.shape, device=self.device)
         for number, block in enumerate(strided_places(self.size.new_tokens, streams), start=known + 1):
@@ -127,7 +127,7 @@ class Contest:
         return Run(tokens[:, known:].cpu(), first, self._since(began), nats[:, known:].cpu())
 
     def generate(self, prompts: Tensor) -> Run:
-        watch, began = Watch(self.device), time.perf_counter()
+        watch, began = Watch(self.device, self.clock), self.clock()
         never, options = self.size.vocab, {"do_sample": False, "pad_token_id": 0}
         given = behind_bos(prompts).to(self.device)
         made = self.gpt2.generate(  # type: ignore[operator]
@@ -138,7 +138,7 @@ class Contest:
 
     @torch.no_grad()
     def loop(self, prompts: Tensor) -> Run:
-        began, first, cache = time.perf_counter(), 0.0, DynamicCache()
+        began, first, cache = self.clock(), 0.0, DynamicCache()
         given, made = behind_bos(prompts).to(self.device), []
         for _ in range(self.size.new_tokens):
             logits = self.gpt2(given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
@@ -149,20 +149,20 @@ class Contest:
 
     def _since(self, began: float) -> float:
         wait_for(self.device)
-        return time.perf_counter() - began
+        return self.clock() - began
 
 
 class Watch(BaseStreamer):
     """When generate() has its first token; it shows the prompt first."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.shown, self.first = device, 0, 0.0
+    def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
+        self.device, self.clock, self.shown, self.first = device, clock, 0, 0.0
 
     def put(self, value: Tensor) -> None:
         self.shown += 1
         if self.shown == 2:
             wait_for(self.device)
-            self.first = time.perf_counter()
+            self.first = self.clock()
 
     def end(self) -> None:
         """Nothing is left to show."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from disks import small_disk
 from pretrained import POSITIONS, SHAPES, VOCAB, publish
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import lay_out
-from armd_dist.training.weights_from import _named_there
+from armd_dist.training.weights_from import name_there
 from data_pipeline.errors import DataError
 
 BOS = 0
@@ -44,7 +45,7 @@ def with_streams(checkpoint: Path, layers: int) -> ARMD:
     network, run, _ = load_model(checkpoint)
     config = run.model.model_copy(update={"two_stream_layers": layers, "pad_vocab_to": 1})
     made, there = ARMD(config, PlainLayers()), network.state_dict()
-    made.load_state_dict({name: there[_named_there(name, layers, 0)] for name in made.state_dict()})
+    made.load_state_dict({name: there[name_there(name, layers, 0)] for name in made.state_dict()})
     return made.eval().requires_grad_(False)
 
 
@@ -202,6 +203,15 @@ def test_names_as_gpt2_itself_was_published(published: Path, tmp_path: Path) -> 
         assert import_model(source, tmp_path / name).difference is not None
     first, second = (load_model(tmp_path / name)[0].state_dict() for name in ("plain", "usual"))
     assert all(torch.equal(first[name], weight) for name, weight in second.items())
+
+
+def test_a_disk_that_fills_up_leaves_nothing(published: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "100k") as disk:
+        with pytest.raises(
+            IncomingError, match=r"out: cannot be written \(.*No space left on device\); nothing is left"
+        ):
+            import_model(published, disk / "out", check=False)
+        assert list(disk.iterdir()) == []
 
 
 def test_rows_behind_the_tokenizer_are_left_out(tmp_path: Path) -> None:

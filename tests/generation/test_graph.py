@@ -53,8 +53,8 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     step = Steady.step
 
-    def watched(self: Steady, number: int) -> bool:
-        ran = step(self, number)
+    def watched(self: Steady, number: int, place: Any) -> bool:
+        ran = step(self, number, place)
         numbers.extend([number] * ran)
         return ran
 
@@ -129,9 +129,9 @@ def test_nothing_in_a_steady_pass_waits_for_the_device(
 ) -> None:
     run = Steady._pass
 
-    def watched(self: Steady) -> None:
+    def watched(self: Steady, place: Any) -> None:
         with NeverWaits():
-            run(self)
+            run(self, place)
 
     monkeypatch.setattr(Steady, "_pass", watched)
     # In inference mode operations arrive whole, and hide what they are made of.

@@ -17,7 +17,7 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.checkpoint.tensors import VOCABULARY
 from armd_dist.checkpoint.writing import write_tensors
 from armd_dist.config import to_yaml
-from armd_dist.errors import IncomingError, describe
+from armd_dist.errors import CheckpointError, IncomingError, describe
 from armd_dist.export.incoming.families import FAMILIES, NO_WEIGHTS, Weights
 from armd_dist.export.incoming.folder import Incoming
 from armd_dist.model.armd import ARMD
@@ -76,7 +76,7 @@ def _write(out: Path, run: Run, weights: Weights, tokenizer: Tokenizer, state: T
         (partial / "run.yaml").write_text(to_yaml(run))
         (partial / "tokenizer.model").write_bytes(tokenizer.content)
         finish(partial, out, state, sums)
-    except OSError as error:
+    except (OSError, CheckpointError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise IncomingError(f"{out}: cannot be written ({describe(error)}); nothing is left of it") from error
 
