@@ -110,6 +110,22 @@ def test_bodies_that_cannot_be_read(content: bytes, status: int, said: str, serv
     assert said in refused(post(serve, COMPLETIONS, content, **settings), status)
 
 
+def test_forms_of_other_sites_are_no_requests(serve: Serve) -> None:
+    """What a browser sends elsewhere without asking first is no JSON by its type."""
+
+    async def ask() -> list[httpx.Response]:
+        async with serve() as server:
+            content = json.dumps(FINE).encode()
+            plain = await server.client.post(COMPLETIONS, content=content, headers={"Content-Type": "text/plain"})
+            before = {"Origin": "http://elsewhere", "Access-Control-Request-Method": "POST"}
+            return [plain, await server.client.options(COMPLETIONS, headers=before)]
+
+    plain, asked = asyncio.run(ask())
+    refused(plain, 400)
+    refused(asked, 405)
+    assert not [name for name in asked.headers if name.startswith("access-control")]
+
+
 def test_a_body_in_pieces_is_measured_too(serve: Serve) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(10):
