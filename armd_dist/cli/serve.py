@@ -3,11 +3,14 @@
 import ipaddress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+
+if TYPE_CHECKING:
+    from armd_dist.serving.config import ServingConfig
 
 NEEDED = ("fastapi", "uvicorn", "prometheus_client", "jinja2")
 SLOTS_HELP = "Texts decoded together; each takes a KV cache of the model's whole length."
@@ -37,13 +40,10 @@ def serve(
     """
     _check(api_key)
 
-    from pydantic import SecretStr
-
     from armd_dist.export.open import open_armd
-    from armd_dist.serving.config import ServingConfig
     from armd_dist.serving.run import make_server
 
-    config = ServingConfig(
+    config = _settings(
         name=name or model.resolve().name,
         host=host,
         port=port,
@@ -52,7 +52,7 @@ def serve(
         request_timeout=request_timeout,
         max_body_bytes=max_body_bytes,
         shutdown_seconds=shutdown_seconds,
-        api_key=None if api_key is None else SecretStr(api_key),
+        api_key=api_key,
     )
     network, tokenizer = open_armd(model, ema)
     server = make_server(network.to(device_of(device)), tokenizer, model, config)
@@ -76,6 +76,21 @@ def _check(api_key: str | None) -> None:
     if api_key is not None and not api_key.strip():
         remedy = "name one, or leave out --api-key and ARMD_API_KEY"
         raise ConfigError([Problem("--api-key", "", "is empty", remedy)])
+
+
+def _settings(**given: object) -> "ServingConfig":
+    """Raises ConfigError for what the options' own bounds let through, such as NaN."""
+    from pydantic import ValidationError
+
+    from armd_dist.errors import ConfigError, Problem
+    from armd_dist.serving.config import ServingConfig
+
+    try:
+        return ServingConfig.model_validate(given)
+    except ValidationError as error:
+        problems = [(str(one["loc"][0]).replace("_", "-"), one["input"], one["msg"]) for one in error.errors()]
+        remedy = "see armd serve --help"
+        raise ConfigError([Problem(f"--{name}", value, rule, remedy) for name, value, rule in problems]) from error
 
 
 def _is_local(host: str) -> bool:

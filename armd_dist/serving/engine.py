@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from armd_dist.generation.continuous import ContinuousDecoder
 from armd_dist.generation.underway import Text
-from armd_dist.serving.refusals import Refusal, busy, closing
+from armd_dist.serving.refusals import Refusal, busy, closing, cut_short
 
 log = logging.getLogger("uvicorn.error")
 
@@ -129,7 +129,7 @@ class Engine:
         with self._turn:
             tickets = [*self._waiting, *self._running.values()]
         for ticket in tickets:
-            ticket.events.put_nowait((ticket.number, closing()))
+            ticket.events.put_nowait((ticket.number, cut_short()))
         self.give_up(tickets)
 
     def stop(self) -> None:

@@ -41,6 +41,11 @@ def closing() -> Refusal:
     return Refusal(503, "the server shuts down and takes no new requests; ask another one", code="shutting_down")
 
 
+def cut_short() -> Refusal:
+    """The server ends before an answer is finished."""
+    return Refusal(503, "the server ended before this was finished; ask another one", code="shutting_down")
+
+
 def of_problems(problems: list[dict[str, Any]]) -> Refusal:
     """All that pydantic found wrong with a body, a place once; `param` is the first one."""
     said: dict[str, str] = {}

@@ -222,5 +222,25 @@ def test_a_model_that_fails_ends_what_runs_and_serves_on(
     assert fine.status_code == 200
 
 
+def test_what_is_not_done_at_the_end_is_told(serve: Serve) -> None:
+    async def ask() -> tuple[list[httpx.Response], httpx.Response]:
+        async with serve(slots=1) as server:
+            running = [asyncio.create_task(server.post(COMPLETIONS, prompt="to", max_tokens=120)) for _ in range(3)]
+            while not server.engine.running:
+                await asyncio.sleep(0.001)
+            server.engine.closing = True
+            late = await server.post(COMPLETIONS, prompt="to")
+            server.engine.fail_all()
+            answers = await asyncio.gather(*running)
+            while not server.engine.idle:
+                await asyncio.sleep(0.001)
+            return answers, late
+
+    answers, late = asyncio.run(ask())
+    assert "takes no new requests" in refused(late, 503)
+    for answer in answers:
+        assert "the server ended before this was finished" in refused(answer, 503)
+
+
 def _fails(*given: Any, **more: Any) -> None:
     raise RuntimeError("out of memory")

@@ -33,6 +33,13 @@ def test_a_key_that_keeps_nobody_out(export: Path) -> None:
         serve(export, api_key=" ")
 
 
+def test_a_time_that_is_no_number(export: Path) -> None:
+    with pytest.raises(
+        ConfigError, match="--request-timeout=nan: Input should be a finite number; see armd serve --help"
+    ):
+        serve(export, request_timeout=float("nan"))
+
+
 def test_the_extra_is_missing(export: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "find_spec", lambda name: None if name == "uvicorn" else name)
     with pytest.raises(ExportError, match=r"armd serve needs uvicorn; pip install 'armd-dist\[serve\]'"):
