@@ -77,7 +77,8 @@ def test_texts_that_come_and_go_are_what_they_are_alone(context: str, two_stream
 
 
 @pytest.mark.parametrize(
-    "changes", [{"num_key_value_heads": 1, "two_stream_layers": 4}, {"position_embedding": "rotary"}]
+    "changes",
+    [{"num_key_value_heads": 1, "two_stream_layers": 4}, {"position_embedding": "rotary", "query_place": "previous"}],
 )
 def test_other_networks(changes: dict) -> None:
     model = tiny_model(**changes)
