@@ -19,6 +19,7 @@ from armd_dist.cli import (
     launch,
     plan,
     quickstart,
+    serve,
     tokenizer,
     train,
 )
@@ -50,6 +51,7 @@ app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unkno
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("serve")(serve.serve)
 
 
 def main() -> None:
