@@ -77,6 +77,7 @@ def _cut_tail(logits: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered, order = logits.sort(dim=-1, descending=True)
         before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        before[..., 0] = -1.0  # the likeliest token stays, however small a top_p is
         cut = torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
         logits = logits.masked_fill(cut, float("-inf"))
     if sampling.min_p:

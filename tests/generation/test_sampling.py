@@ -31,6 +31,7 @@ def test_frequencies() -> None:
         (Sampling(top_k=1), 1),
         (Sampling(top_k=3), 3),
         (Sampling(top_k=9), 5),
+        (Sampling(top_p=5e-324), 1),
         (Sampling(top_p=0.01), 1),
         (Sampling(top_p=0.5), 2),
         (Sampling(top_p=0.72), 3),
