@@ -90,8 +90,6 @@ def _read(given: Given, world_size: int) -> "tuple[Wanted, list[TextSet]]":
     from armd_dist.evaluation.study import Wanted, parse_numbers
     from armd_dist.evaluation.texts import load_named
 
-    if given.data is None and not given.texts:
-        raise EvaluationError("--data: is missing; give a dataset made by armd data build, or --texts FORMAT=FILE")
     if given.device is not None and world_size > 1:
         raise EvaluationError(f"--device {given.device}: under torchrun each process takes its own; leave it out")
     if given.samples and given.data is None:

@@ -5,12 +5,23 @@ from pathlib import Path
 from typing import Literal
 
 import typer
+from click import UsageError
 
 Dtype = Literal["float32", "bfloat16", "float64"]
 JudgeDtype = Literal["float32", "bfloat16", "float16"]
 DATA = typer.Option(help="A dataset made by `armd data build`, for example DIR/held_out, or its URL.")
+
+
+def _something_to_read(context: typer.Context, texts: list[str] | None) -> list[str] | None:
+    """Told when the command line is read, and so to those who submit it as a job too."""
+    if not texts and context.params.get("data") is None:
+        raise UsageError("Missing option '--data': a dataset made by armd data build; or --texts FORMAT=FILE.", context)
+    return texts
+
+
 TEXTS = typer.Option(
-    help="Texts that are no dataset: FORMAT=FILE (wikitext2, lambada, jsonl, ...), or a YAML of sets; repeatable."
+    help="Texts that are no dataset: FORMAT=FILE (wikitext2, lambada, jsonl, ...), or a YAML of sets; repeatable.",
+    callback=_something_to_read,
 )
 STREAMS = typer.Option(help="Numbers of streams, separated by commas.", show_default="1,2,4")
 BLOCKS = typer.Option(help="Also left to right in blocks of so many neighbours, separated by commas.")
