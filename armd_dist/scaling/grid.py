@@ -1,0 +1,163 @@
+"""All runs of a study, each with its settings, its cost and a layout that fits, before anything runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from armd_dist.config import check_tree, read_tree, to_yaml
+from armd_dist.config_rules import cross_problems
+from armd_dist.errors import ConfigError, Problem
+from armd_dist.model.cost import num_parameters
+from armd_dist.run import Run
+from armd_dist.scaling.hardware import GPU, GPUS
+from armd_dist.scaling.ladder import flops_per_token, scheduled, sized
+from armd_dist.scaling.memory import memory_of
+from armd_dist.scaling.plan import changed, layouts, make_plan
+from armd_dist.scaling.study import HardwareConfig, Objective, Study
+from data_pipeline.files import write_atomically
+
+FEWEST_STEPS = 10
+SUFFIX = {"tokens": "t", "tokens_per_parameter": "x", "flops": "f"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A place in the grid. budget: in the unit of the study's budgets; held_out: predicted, not fitted."""
+
+    series: str
+    objective: Objective
+    share: float
+    depth: int
+    budget: float
+    seed: int
+    held_out: bool
+
+    def name(self, kind: str) -> str:
+        unit = "t" if self.held_out else SUFFIX[kind]
+        return f"{self.series}-depth{self.depth}-{self.budget:g}{unit}-seed{self.seed}".replace("+", "")
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """tokens: that it trains on, whole steps; flops: of all of it; gpu_hours: of all processes together."""
+
+    name: str
+    cell: Cell
+    run: Run
+    parameters: int
+    flops_per_token: float
+    tokens: int
+    layout: dict[str, str | int]
+    gpu_hours: float
+
+    @property
+    def flops(self) -> float:
+        return self.flops_per_token * self.tokens
+
+
+def plan_study(study: Study) -> list[PlannedRun]:
+    """Every run, those held out last. Raises ConfigError with all problems, each once."""
+    base = load_base(study)
+    found, problems = list[PlannedRun](), dict[str, Problem]()
+    for cell in _cells(study):
+        try:
+            found.append(_planned(study, base, cell))
+        except ConfigError as error:
+            problems |= {str(problem): problem for problem in error.problems}
+    names = [planned.name for planned in found]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems[name] = Problem("budgets", name, "names two runs", "give budgets that differ in six digits")
+    if problems:
+        raise ConfigError(list(problems.values()))
+    return found
+
+
+def load_base(study: Study) -> Run:
+    """The base with the study's changes. Raises ConfigError."""
+    tree: dict[str, Any] = read_tree(Path(study.base), [])
+    for path, value in study.settings.items():
+        *rooms, last = path.split(".")
+        place = tree
+        for room in rooms:
+            place = place.setdefault(room, {})
+        place[last] = value
+    return check_tree(tree)
+
+
+def write_configs(study: Study, planned: list[PlannedRun]) -> Path:
+    """A whole YAML for each run, in study.dir/configs, which it returns. Those of an earlier plan are removed."""
+    folder = Path(study.dir) / "configs"
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.yaml"):
+        if old.stem not in {one.name for one in planned}:
+            old.unlink()
+    for one in planned:
+        write_atomically(config_of(study, one), to_yaml(one.run).encode())
+    return folder
+
+
+def config_of(study: Study, planned: PlannedRun) -> Path:
+    return Path(study.dir) / "configs" / f"{planned.name}.yaml"
+
+
+def _cells(study: Study) -> Iterator[Cell]:
+    series: list[tuple[Objective, float]] = [
+        (name, share) for name in study.objectives for share in (study.two_stream if name == "armd" else [0.0])
+    ]
+    for objective, share in series:
+        title = f"{objective}-{share:g}" if objective == "armd" and len(study.two_stream) > 1 else objective
+        for depth in study.depths:
+            for budget in study.budgets.values:
+                for seed in study.seeds:
+                    yield Cell(title, objective, share, depth, budget, seed, held_out=False)
+        for each in study.held_out:
+            yield Cell(title, objective, share, each.depth, each.tokens, study.seeds[0], held_out=True)
+
+
+def _planned(study: Study, base: Run, cell: Cell) -> PlannedRun:
+    run = sized(base, study.ladder, cell.depth, cell.objective, cell.share)
+    parameters, cost = num_parameters(run.model), flops_per_token(run)
+    tokens = cell.budget
+    if not cell.held_out and study.budgets.kind != "tokens":
+        tokens = cell.budget * parameters if study.budgets.kind == "tokens_per_parameter" else cell.budget / cost
+    per_step, name = base.training.global_batch_size * base.data.sequence_length, cell.name(study.budgets.kind)
+    steps = round(tokens / per_step)
+    if steps < FEWEST_STEPS:
+        rule = f"gives {name} {steps} steps of {per_step:,} tokens"
+        remedy = f"use budgets of at least {FEWEST_STEPS} steps for every size, or a smaller training.global_batch_size"
+        raise ConfigError([Problem("held_out" if cell.held_out else "budgets", f"{cell.budget:g}", rule, remedy)])
+    made = check_tree(scheduled(run, base, steps, cell.seed, str(Path(study.dir) / "runs" / name)))
+    made, layout, hours = _placed(made, study.hardware, cell, steps * per_step, cost)
+    return PlannedRun(name, cell, made, parameters, cost, steps * per_step, layout, hours)
+
+
+def _placed(
+    run: Run, hardware: HardwareConfig, cell: Cell, tokens: int, cost: float
+) -> tuple[Run, dict[str, str | int], float]:
+    """The run in a layout for its processes, what that changes, and hours of all GPUs. Raises ConfigError."""
+    speed = hardware.flops_per_second
+    if hardware.gpu is None:
+        assert speed is not None, "HardwareConfig checks it"
+        check_tree(run.model_dump(), hardware.count)
+        return run, {}, tokens * cost / speed / 3600
+    gpu = GPUS[hardware.gpu]
+    layout = _cheapest(run, hardware.count, gpu)
+    if layout is None:
+        rule = f"({cell.objective}) fits {hardware.count} x {gpu.name} under no layout that was tried"
+        remedy = "raise hardware.count, lower training.micro_batch_size, or leave the size out"
+        raise ConfigError([Problem("depths", cell.depth, rule, remedy)])
+    run = changed(run, layout)
+    mfu = hardware.mfu if speed is None else speed / gpu.flops
+    days = make_plan(run, hardware.count, gpu, float(tokens), mfu).days
+    return run, layout, days * 24 * hardware.count
+
+
+def _cheapest(run: Run, count: int, gpu: GPU) -> dict[str, str | int] | None:
+    """Changes to the base's layout, none where it fits, else the cheapest first; None where nothing fits."""
+    for changes in layouts(run, count):
+        candidate = changed(run, changes)
+        split = candidate.parallel.tensor * candidate.parallel.pipeline
+        if not cross_problems(candidate, count) and memory_of(candidate, count // split).total <= gpu.usable:
+            return changes
+    return None
