@@ -88,6 +88,10 @@ def draw_isoflop(axes: Any, rows: Rows) -> None:
             curve = np.polyfit(x, [row["parabola"] for row in runs], 2)
             fine = np.linspace(x.min(), x.max(), 60)
             axes.plot(np.exp(fine), np.polyval(curve, fine), color=colour, lw=1, alpha=0.7)
+            bottoms = [r for r in rows if r["series"] == name and r["slice"] == flops and r["kind"] == "bottom"]
+            for row in bottoms:
+                if runs[0]["parameters"] <= row["parameters"] <= runs[-1]["parameters"]:
+                    axes.plot(row["parameters"], row["parabola"], "*", color=colour, ms=12, mec="white")
     axes.set(xscale="log", xlabel="parameters", ylabel="held-out loss, nats a token")
     _legend(axes)
 

@@ -125,7 +125,7 @@ def _described(
         "cost": {"factor": mine.cost.factor, "power": mine.cost.power, "error": mine.cost.error},
         "growth": _number(growth(fit.best, mine.cost), growth(fit.draws, mine.cost)),
         "frontier": [_frontier(mine, flops) for flops in _budgets(mine, FRONTIER)],
-        "isoflop": [vars(each) for each in slices],
+        "isoflop": [{**vars(each), "high": _finite(each.high)} for each in slices],
         "isoflop_growth": _isoflop_growth(slices),
         "ar_ratio": [] if name == REFERENCE else _ratios(mine, fits.get(REFERENCE)),
         "predictions": _predictions(planned, points, mine, name),
@@ -216,7 +216,8 @@ def _predictions(
 def _number(value: Array, draws: Array) -> dict[str, float | None]:
     """Infinite ones as null, which JSON can say."""
     low, high = interval_of(draws)
-    return {
-        name: float(each) if np.isfinite(each) else None
-        for name, each in (("value", float(value)), ("low", low), ("high", high))
-    }
+    return {"value": _finite(float(value)), "low": _finite(low), "high": _finite(high)}
+
+
+def _finite(number: float | None) -> float | None:
+    return number if number is not None and np.isfinite(number) else None

@@ -18,7 +18,6 @@ HEADLINE: dict[Objective, str] = {
     "bd3lm": "block_diffusion",
 }
 BOUNDS: tuple[Objective, ...] = ("mdm", "bd3lm")
-TITLES: dict[Objective, str] = {"armd": "ARMD", "ar": "AR", "mdm": "MDM, a bound", "bd3lm": "BD3-LM, a bound"}
 BLOCK_LENGTH = 4  # of BD3-LM where the base names none, as in its paper
 
 

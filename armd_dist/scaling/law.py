@@ -61,8 +61,9 @@ def fit_law(parameters: Array, tokens: Array, losses: Array, delta: float, draws
     """Fits points [n] with n > 5; `delta` is where Huber's loss turns from squares to absolute values, in log L.
 
     The bootstrap draws residuals anew, not points: few of these determine the law, and without one of them it would be
-    another study. Residuals are scaled up by their leverage, and each draw by sqrt(dof / chi^2(dof)): of few points the
-    noise itself is known roughly (our choice; the tests hold the intervals against synthetic studies).
+    another study. Residuals are divided by 1 - leverage, as in HC3 (MacKinnon and White 1985), and each draw is scaled
+    by sqrt(dof / chi^2(dof)): of few points the noise itself is known roughly. Rather wide than narrow (our choice; the
+    tests hold the intervals against synthetic studies).
     """
     problem = _Problem.of(parameters, tokens, delta)
     target = np.log(losses)
@@ -161,7 +162,7 @@ class _Problem:
         """Log losses [draws, points] of studies that might have been."""
         points, slopes = len(residuals), self.jacobian(best[None])[0]
         leverage = np.einsum("pi,ip->p", slopes, np.linalg.pinv(slopes))
-        spread = residuals / np.sqrt(1 - np.minimum(leverage, LARGEST_LEVERAGE))
+        spread = residuals / (1 - np.minimum(leverage, LARGEST_LEVERAGE))
         spread -= spread.mean()
         free = points - len(NAMES)
         scale = np.sqrt(free / draw.chisquare(free, size=(draws, 1)))

@@ -63,13 +63,13 @@ class Local:
             if code:
                 raise ScalingError(f"prepare: armd {command} ended with {code}: {self._last_error('prepare')}")
 
-    def run(self, again: bool) -> list[PlannedRun]:
-        """Does what is missing; returns the runs that were given up. again: those that diverged earlier, too."""
+    def run(self, again: bool) -> None:
+        """Does what is missing, until every run is complete or given up. again: those that diverged earlier, too."""
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             with self._alone():
                 self.prepare()
-                return self._all(again)
+                self._all(again)
         finally:
             self._stop([task.process for task in self.live])
             signal.signal(signal.SIGTERM, before)
@@ -87,7 +87,7 @@ class Local:
                 raise ScalingError(f"{self.study.dir}: {rule}") from error
             yield
 
-    def _all(self, again: bool) -> list[PlannedRun]:
+    def _all(self, again: bool) -> None:
         waiting = []
         for planned in self.planned:
             if again:
@@ -99,8 +99,6 @@ class Local:
                 self.live.append(self._next(waiting.pop(0), 1))
             time.sleep(POLL_S)
             self.live = [later for task in self.live if (later := self._look(task)) is not None]
-        states = {planned.name: standing_of(self.study, planned).state for planned in self.planned}
-        return [planned for planned in self.planned if states[planned.name] != "complete"]
 
     def _look(self, task: _Task) -> _Task | None:
         """The task as it goes on: itself, its next part, another attempt, or None where it is over."""

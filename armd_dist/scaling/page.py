@@ -20,7 +20,7 @@ LOSS = (
     "parameters and tokens, by the law; bands: its 95 % interval by bootstrap. “Bound”: a NELBO, below which "
     "the loss itself may lie."
 )
-ISOFLOP = "Runs of equal FLOPs; the parabola's bottom is the best size for that compute."
+ISOFLOP = "Runs of equal FLOPs; the parabola's bottom, a star where it lies among the sizes, is the best size."
 EXPONENTS = "L = E + A / N^a + B / D^b. The last row follows from a, b and the cost of a token by size."
 STRIDED = "Exact perplexity of the sampler of S streams, each size at its most compute; 95 % intervals over documents."
 SPEED = "Median of the second half of each run, then over the runs of a size; FLOPs as the plan counts them."

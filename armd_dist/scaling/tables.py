@@ -1,6 +1,6 @@
 """A study on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -9,7 +9,7 @@ from rich.table import Table
 from armd_dist.heartbeat import duration
 from armd_dist.scaling.grid import PlannedRun
 from armd_dist.scaling.hardware import GPUS
-from armd_dist.scaling.ladder import TITLES
+from armd_dist.scaling.ladder import BOUNDS
 from armd_dist.scaling.law import NAMES
 from armd_dist.scaling.standing import Standing, measured, standing_of
 from armd_dist.scaling.study import Study
@@ -51,23 +51,27 @@ def total_line(study: Study, planned: Sequence[PlannedRun]) -> str:
     return f"{len(planned)} runs, {flops:.3g} FLOPs, {hours:,.3g} {kind}: {hardware.count} x {what}; evaluation apart"
 
 
-def status_table(study: Study, planned: Sequence[PlannedRun]) -> Table:
+def status_table(study: Study, planned: Sequence[PlannedRun], jobs: Mapping[str, tuple[str, str | None]]) -> Table:
+    """jobs: by name, the state and its reason of runs that a cluster has."""
     table = plain_table("run", "state", "step", "loss", "left", "")
     for one in planned:
-        table.add_row(*map(escape, _standing_row(standing_of(study, one))))
+        table.add_row(*map(escape, _standing_row(standing_of(study, one), jobs.get(one.name))))
     return table
 
 
-def _standing_row(standing: Standing) -> tuple[str, ...]:
+def _standing_row(standing: Standing, job: tuple[str, str | None] | None) -> tuple[str, ...]:
     planned, beat = standing.planned, standing.heartbeat
+    state, reason = standing.state, standing.reason
+    if job is not None and state not in ("complete", "diverged"):
+        state, reason = job
     loss = "" if beat is None or beat.loss is None else f"{beat.loss:.4f} training"
     if standing.state == "complete":
         found = measured(planned)
-        loss = f"{found.loss:.4f} held out" + (", a bound" if "bound" in TITLES[planned.cell.objective] else "")
+        loss = f"{found.loss:.4f} held out" + (", a bound" if planned.cell.objective in BOUNDS else "")
     step = "" if beat is None else f"{beat.step:,} of {planned.run.training.steps:,}"
     runs = standing.state == "running" and beat is not None and beat.eta_s is not None
     left = duration(beat.eta_s) if runs and beat is not None and beat.eta_s is not None else ""
-    return planned.name, standing.state, step, loss, left, standing.reason or ""
+    return planned.name, state, step, loss, left, reason or ""
 
 
 def law_table(content: dict[str, Any]) -> Table:
@@ -105,7 +109,8 @@ def slice_in_words(slice_: dict[str, Any]) -> str:
     """Where an isoFLOP curve is lowest."""
     if slice_["parameters"] is None:
         return "no bottom: the curve opens downwards"
-    interval = "" if slice_["low"] is None else f" ({slice_['low']:.3g} to {slice_['high']:.3g})"
+    high = "∞" if slice_["high"] is None else f"{slice_['high']:.3g}"
+    interval = "" if slice_["low"] is None else f" ({slice_['low']:.3g} to {high})"
     outside = "" if slice_["inside"] else ", outside of the sizes that ran"
     return f"lowest at {slice_['parameters']:.3g} parameters{interval}{outside}"
 

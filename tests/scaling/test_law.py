@@ -48,12 +48,12 @@ def test_intervals_hold_the_truth_in_90_of_100_studies(sizes: int, budgets: int,
     assert min(found.values()) >= 90, found
 
 
-def test_intervals_are_no_wider_than_the_scatter_of_studies() -> None:
+def test_intervals_are_not_much_wider_than_the_scatter_of_studies() -> None:
     """Else they would hold everything."""
     fits = [fit_law(*study(4, 3, 0.005, seed), DELTA, 100, seed) for seed in range(20)]
     scatter = float(np.std([float(fit.best.b) for fit in fits]))
     width = float(np.median([np.subtract(*fit.interval("b")[::-1]) for fit in fits]))
-    assert width < 3 * 3.92 * scatter
+    assert width < 2.2 * 3.92 * scatter
 
 
 def test_an_outlier_counts_little() -> None:
