@@ -14,7 +14,7 @@ from armd_dist.scaling.hardware import GPU, GPUS
 from armd_dist.scaling.ladder import flops_per_token, scheduled, sized
 from armd_dist.scaling.memory import memory_of
 from armd_dist.scaling.plan import changed, layouts, make_plan
-from armd_dist.scaling.study import HardwareConfig, Objective, Study
+from armd_dist.scaling.study import Objective, Study
 from data_pipeline.files import write_atomically
 
 FEWEST_STEPS = 10
@@ -56,13 +56,30 @@ class PlannedRun:
         return self.flops_per_token * self.tokens
 
 
+@dataclass(frozen=True)
+class _Size:
+    """What all runs of a series and a depth share; the run's schedule is still the base's."""
+
+    run: Run
+    parameters: int
+    flops_per_token: float
+    layout: dict[str, str | int]
+    gpu_hours_per_token: float
+
+
 def plan_study(study: Study) -> list[PlannedRun]:
-    """Every run, those held out last. Raises ConfigError with all problems, each once."""
+    """Every run, those held out last in each series. Raises ConfigError with all problems, each once."""
     base = load_base(study)
-    found, problems = list[PlannedRun](), dict[str, Problem]()
+    sizes, found, problems = dict[tuple[str, int], _Size | None](), list[PlannedRun](), dict[str, Problem]()
     for cell in _cells(study):
+        key = cell.series, cell.depth
         try:
-            found.append(_planned(study, base, cell))
+            if key not in sizes:
+                sizes[key] = None  # for the next budget, should this one be refused
+                sizes[key] = _sized(study, base, cell)
+            size = sizes[key]
+            if size is not None:
+                found.append(_planned(study, base, cell, size))
         except ConfigError as error:
             problems |= {str(problem): problem for problem in error.problems}
     names = [planned.name for planned in found]
@@ -115,32 +132,15 @@ def _cells(study: Study) -> Iterator[Cell]:
             yield Cell(title, objective, share, each.depth, each.tokens, study.seeds[0], held_out=True)
 
 
-def _planned(study: Study, base: Run, cell: Cell) -> PlannedRun:
+def _sized(study: Study, base: Run, cell: Cell) -> _Size:
+    """The network in a layout for its processes. Raises ConfigError where there is none."""
+    hardware = study.hardware
     run = sized(base, study.ladder, cell.depth, cell.objective, cell.share)
     parameters, cost = num_parameters(run.model), flops_per_token(run)
-    tokens = cell.budget
-    if not cell.held_out and study.budgets.kind != "tokens":
-        tokens = cell.budget * parameters if study.budgets.kind == "tokens_per_parameter" else cell.budget / cost
-    per_step, name = base.training.global_batch_size * base.data.sequence_length, cell.name(study.budgets.kind)
-    steps = round(tokens / per_step)
-    if steps < FEWEST_STEPS:
-        rule = f"gives {name} {steps} steps of {per_step:,} tokens"
-        remedy = f"use budgets of at least {FEWEST_STEPS} steps for every size, or a smaller training.global_batch_size"
-        raise ConfigError([Problem("held_out" if cell.held_out else "budgets", f"{cell.budget:g}", rule, remedy)])
-    made = check_tree(scheduled(run, base, steps, cell.seed, str(Path(study.dir) / "runs" / name)))
-    made, layout, hours = _placed(made, study.hardware, cell, steps * per_step, cost)
-    return PlannedRun(name, cell, made, parameters, cost, steps * per_step, layout, hours)
-
-
-def _placed(
-    run: Run, hardware: HardwareConfig, cell: Cell, tokens: int, cost: float
-) -> tuple[Run, dict[str, str | int], float]:
-    """The run in a layout for its processes, what that changes, and hours of all GPUs. Raises ConfigError."""
-    speed = hardware.flops_per_second
     if hardware.gpu is None:
-        assert speed is not None, "HardwareConfig checks it"
+        assert hardware.flops_per_second is not None, "HardwareConfig checks it"
         check_tree(run.model_dump(), hardware.count)
-        return run, {}, tokens * cost / speed / 3600
+        return _Size(run, parameters, cost, {}, cost / hardware.flops_per_second / 3600)
     gpu = GPUS[hardware.gpu]
     layout = _cheapest(run, hardware.count, gpu)
     if layout is None:
@@ -148,9 +148,27 @@ def _placed(
         remedy = "raise hardware.count, lower training.micro_batch_size, or leave the size out"
         raise ConfigError([Problem("depths", cell.depth, rule, remedy)])
     run = changed(run, layout)
-    mfu = hardware.mfu if speed is None else speed / gpu.flops
-    days = make_plan(run, hardware.count, gpu, float(tokens), mfu).days
-    return run, layout, days * 24 * hardware.count
+    mfu = hardware.mfu if hardware.flops_per_second is None else hardware.flops_per_second / gpu.flops
+    days = make_plan(run, hardware.count, gpu, 1.0, mfu).days
+    return _Size(run, parameters, cost, layout, days * 24 * hardware.count)
+
+
+def _planned(study: Study, base: Run, cell: Cell, size: _Size) -> PlannedRun:
+    """Raises ConfigError where the budget is of too few steps."""
+    tokens = cell.budget
+    if not cell.held_out and study.budgets.kind != "tokens":
+        per_parameter = study.budgets.kind == "tokens_per_parameter"
+        tokens = cell.budget * size.parameters if per_parameter else cell.budget / size.flops_per_token
+    per_step, name = base.training.global_batch_size * base.data.sequence_length, cell.name(study.budgets.kind)
+    steps = round(tokens / per_step)
+    if steps < FEWEST_STEPS:
+        rule = f"gives {name} {steps} steps of {per_step:,} tokens"
+        remedy = f"use budgets of at least {FEWEST_STEPS} steps for every size, or a smaller training.global_batch_size"
+        raise ConfigError([Problem("held_out" if cell.held_out else "budgets", f"{cell.budget:g}", rule, remedy)])
+    run = check_tree(scheduled(size.run, base, steps, cell.seed, str(Path(study.dir) / "runs" / name)))
+    trained = steps * per_step
+    hours = size.gpu_hours_per_token * trained
+    return PlannedRun(name, cell, run, size.parameters, size.flops_per_token, trained, size.layout, hours)
 
 
 def _cheapest(run: Run, count: int, gpu: GPU) -> dict[str, str | int] | None:
