@@ -7,7 +7,15 @@ from pathlib import Path
 
 from armd_dist.errors import ConfigError, Problem
 from armd_dist.scaling.grid import PlannedRun
-from armd_dist.scaling.standing import divergence, eval_command, forget_note, note, run_dir, standing_of
+from armd_dist.scaling.standing import (
+    ask_evaluation,
+    divergence,
+    eval_command,
+    forget_note,
+    note,
+    run_dir,
+    standing_of,
+)
 from armd_dist.scaling.study import Study
 from launchers.cancel import cancel
 from launchers.clusters import cluster_file
@@ -54,6 +62,7 @@ def submit_study(
         goes = one.name in said and not said[one.name].is_over
         if state != "complete" and not goes and (again or state != "diverged"):
             forget_note(study, one)
+            ask_evaluation(study, one)
             missing.append(one)
     if not missing:
         return []

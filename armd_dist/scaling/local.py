@@ -20,6 +20,7 @@ from typing import Any
 from armd_dist.scaling.grid import PlannedRun, config_of
 from armd_dist.scaling.standing import (
     ScalingError,
+    ask_evaluation,
     divergence,
     eval_command,
     forget_note,
@@ -109,9 +110,9 @@ class Local:
                 return self._unless_diverged(task)
             return task
         diverged = divergence(planned, self.study.diverged_factor)
-        if diverged is not None and not is_evaluated(planned):
+        if diverged is not None and not is_evaluated(self.study, planned):
             return self._give_up(planned, "diverged", diverged)
-        if code == 0 and is_evaluated(planned):
+        if code == 0 and is_evaluated(self.study, planned):
             forget_note(self.study, planned)
             self.say(f"{planned.name}: complete")
             return None
@@ -138,6 +139,7 @@ class Local:
         """Starts what the run lacks: its training, or its evaluation."""
         words = ["train", str(config_of(self.study, planned))]
         if is_trained(planned):
+            ask_evaluation(self.study, planned)
             words = eval_command(self.study, planned, str(run_dir(planned)))
         return _Task(planned, self._start(words, planned.name), attempt)
 

@@ -70,7 +70,7 @@ def standing_of(study: Study, planned: PlannedRun) -> Standing:
     refuse_other_settings(planned)
     beat, noted = Heartbeat.read(run_dir(planned)), read_note(study, planned)
     state: State = "waiting"
-    if is_evaluated(planned):
+    if is_evaluated(study, planned):
         state, noted = "complete", None
     elif is_trained(planned):
         state = "trained"
@@ -85,9 +85,21 @@ def is_trained(planned: PlannedRun) -> bool:
     return (step_folder(run_dir(planned), planned.run.training.steps) / COMPLETE).exists()
 
 
-def is_evaluated(planned: PlannedRun) -> bool:
-    """Of its last checkpoint, by the figure that is its loss."""
-    return is_trained(planned) and HEADLINE[planned.cell.objective] in _perplexities(planned)
+def is_evaluated(study: Study, planned: PlannedRun) -> bool:
+    """Of its last checkpoint, as the study asks now."""
+    file = _asked_file(planned)
+    asked = file.exists() and json.loads(file.read_text()) == eval_command(study, planned, "")
+    return is_trained(planned) and asked and HEADLINE[planned.cell.objective] in _perplexities(planned)
+
+
+def ask_evaluation(study: Study, planned: PlannedRun) -> None:
+    """Before `armd eval` runs: what it was asked. An evaluation of anything else is removed."""
+    words, file = eval_command(study, planned, ""), _asked_file(planned)
+    if file.exists() and json.loads(file.read_text()) == words:
+        return
+    (evaluation_of(planned) / "evaluation.json").unlink(missing_ok=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, (json.dumps(words) + "\n").encode())
 
 
 def refuse_other_settings(planned: PlannedRun) -> None:
@@ -145,6 +157,10 @@ def divergence(planned: PlannedRun, factor: float) -> str | None:
 
 def _note_file(study: Study, planned: PlannedRun) -> Path:
     return Path(study.dir) / "given_up" / f"{planned.name}.json"
+
+
+def _asked_file(planned: PlannedRun) -> Path:
+    return evaluation_of(planned) / "asked.json"
 
 
 def _perplexities(planned: PlannedRun) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,8 @@ from armd_dist.checkpoint.folder import COMPLETE, step_folder
 from armd_dist.config import to_yaml
 from armd_dist.scaling.grid import PlannedRun
 from armd_dist.scaling.ladder import HEADLINE
-from armd_dist.scaling.standing import evaluation_of, run_dir
+from armd_dist.scaling.standing import ask_evaluation, evaluation_of, run_dir
+from armd_dist.scaling.study import Study
 
 BASE: dict[str, Any] = {
     "run": {"dir": "unused"},
@@ -53,13 +54,13 @@ def study_file(folder: Path, base: dict[str, Any] | None = None, **changes: Any)
     return file
 
 
-def finish(planned: Sequence[PlannedRun], noise: float = 0.002) -> None:
+def finish(study: Study, planned: Sequence[PlannedRun], noise: float = 0.002) -> None:
     """Makes them look complete: losses of a law, a little off; MDM's 0.5 nats above the others'."""
     draw = np.random.default_rng(0)
     for one in planned:
         train(one)
         loss = 1.5 + 40 * one.parameters**-0.4 + 20 * one.tokens**-0.3 + (0.5 if one.cell.objective == "mdm" else 0.0)
-        evaluate(one, loss * math.exp(noise * draw.standard_normal()))
+        evaluate(study, one, loss * math.exp(noise * draw.standard_normal()))
 
 
 def train(one: PlannedRun, losses: Sequence[float] | None = None) -> None:
@@ -77,8 +78,8 @@ def write_metrics(one: PlannedRun, losses: Sequence[float]) -> None:
     (run_dir(one) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def evaluate(one: PlannedRun, loss: float) -> None:
-    evaluation_of(one).mkdir(parents=True, exist_ok=True)
+def evaluate(study: Study, one: PlannedRun, loss: float) -> None:
+    ask_evaluation(study, one)
     names = [HEADLINE[one.cell.objective], *(["strided_2"] if one.cell.objective == "armd" else [])]
     found = {name: {"value": math.exp(loss + 0.1 * place)} for place, name in enumerate(names)}
     for each in found.values():

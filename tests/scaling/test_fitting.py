@@ -25,7 +25,7 @@ def made(folder: Path, **changes: object) -> tuple[Study, list[PlannedRun]]:
 
 def test_too_few_runs_are_refused_with_what_was_left_out(tmp_path: Path) -> None:
     study, planned = made(tmp_path, objectives=["ar"])
-    finish(planned[:5])
+    finish(study, planned[:5])
     note(study, planned[5], "diverged", "mean loss of steps 21 to 40 is not finite")
     train(planned[6])
     with pytest.raises(ScalingError) as caught:
@@ -41,14 +41,14 @@ def test_too_few_runs_are_refused_with_what_was_left_out(tmp_path: Path) -> None
 
 def test_two_sizes_are_too_few(tmp_path: Path) -> None:
     study, planned = made(tmp_path, objectives=["ar"], depths=[2, 3])
-    finish(planned)
+    finish(study, planned)
     with pytest.raises(ScalingError, match="2 sizes do not tell a power from a constant"):
         fit_study(study, planned)
 
 
 def test_one_series_of_several_may_be_fitted(tmp_path: Path) -> None:
     study, planned = made(tmp_path, objectives=["ar", "mdm"])
-    finish([one for one in planned if one.cell.objective == "mdm"])
+    finish(study, [one for one in planned if one.cell.objective == "mdm"])
     content = fit_study(study, planned)
     assert list(content["series"]) == ["mdm"]
     assert content["series"]["mdm"]["bound"]
@@ -58,12 +58,12 @@ def test_one_series_of_several_may_be_fitted(tmp_path: Path) -> None:
 
 def test_a_held_out_run_is_predicted_and_not_fitted(tmp_path: Path) -> None:
     study, planned = made(tmp_path, objectives=["ar"], held_out=[{"depth": 6, "tokens": 20480}])
-    finish(planned[:-1])
+    finish(study, planned[:-1])
     (before,) = fit_study(study, planned)["series"]["ar"]["predictions"]
     assert (before["loss"], before["error"]) == (None, None)
     assert before["low"] < before["predicted"] < before["high"]
     train(planned[-1])
-    evaluate(planned[-1], 7.0)
+    evaluate(study, planned[-1], 7.0)
     content = fit_study(study, planned)["series"]["ar"]
     (after,) = content["predictions"]
     assert after["predicted"] == before["predicted"]
@@ -73,7 +73,7 @@ def test_a_held_out_run_is_predicted_and_not_fitted(tmp_path: Path) -> None:
 
 def test_report_has_every_figure_with_its_data(tmp_path: Path) -> None:
     study, planned = made(tmp_path, depths=[2, 3, 4, 5], budgets=SLICES)
-    finish(planned)
+    finish(study, planned)
     file = str(tmp_path / "study.yaml")
     told = CliRunner().invoke(app, ["scaling", "fit", file])
     assert told.exit_code == 0, told.output
@@ -104,7 +104,7 @@ def test_report_has_every_figure_with_its_data(tmp_path: Path) -> None:
 
 def test_status_says_how_far_each_run_is(tmp_path: Path) -> None:
     study, planned = made(tmp_path, objectives=["mdm"], depths=[2])
-    finish(planned[:1])
+    finish(study, planned[:1])
     train(planned[1])
     note(study, planned[2], "failed", "ended with 2: no data")
     shown = CliRunner().invoke(app, ["scaling", "status", str(tmp_path / "study.yaml")])

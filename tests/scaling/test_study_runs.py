@@ -41,7 +41,7 @@ class Stage:
         if verb == "train":
             train(one)
         else:
-            evaluate(one, 3.0)
+            evaluate(self.local.study, one, 3.0)
         return 0
 
     def run(self, again: bool = False) -> list[str]:
@@ -68,6 +68,18 @@ def test_everything_is_trained_and_evaluated_once(stage: Stage) -> None:
     assert sorted(stage.calls[1:]) == sorted((verb, name) for name in stage.planned for verb in ("train", "eval"))
     assert stage.run() == []
     assert stage.calls == [("data", "prepare")]
+
+
+def test_another_evaluation_is_made_when_it_is_asked_for(stage: Stage) -> None:
+    assert stage.run() == []
+    study = stage.local.study
+    measure = study.evaluation.model_copy(update={"windows": 3})
+    stage.local.study = study.model_copy(update={"evaluation": measure})
+    stage.act = lambda one, verb, attempt: 2
+    assert stage.run() == list(stage.planned)  # the one before does not stand for it
+    stage.act = stage.well
+    assert stage.run() == []
+    assert {verb for verb, _ in stage.calls} == {"data", "eval"}
 
 
 def test_what_fails_is_tried_again_then_reported_and_the_others_go_on(stage: Stage) -> None:
