@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ NO_CACHE, GENERATE, LOOP = "no cache", "GPT-2, generate()", "GPT-2, loop"
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured. cases: (texts decoded together, tokens of each prompt); uncached: largest batch that is also
-    decoded without a cache, which costs the square of the length."""
+    """What is measured. cases: (texts decoded together, tokens of each prompt). The first one is also decoded without a
+    cache, which costs the square of the length."""
 
     hidden: int
     layers: int
@@ -39,7 +39,6 @@ class Size:
     device: str
     dtype: torch.dtype
     rounds: int
-    uncached: int = 1
 
     @property
     def longest(self) -> int:
@@ -48,11 +47,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Run:
-    """One decode: tokens [batch, new tokens], seconds to the first of them and to the last."""
+    """One decode: tokens [batch, new tokens], seconds to the first of them and to the last; of ours their nats."""
 
     tokens: Tensor
     first: float
     last: float
+    nats: Tensor | None = None
 
 
 Way = Callable[[Tensor], Run]  # of prompts [batch, tokens], BOS not included
@@ -61,8 +61,8 @@ Way = Callable[[Tensor], Run]  # of prompts [batch, tokens], BOS not included
 class Contest:
     """The two networks, and the ways to decode with them."""
 
-    def __init__(self, size: Size) -> None:
-        self.size, self.device = size, torch.device(size.device)
+    def __init__(self, size: Size, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.size, self.device, self.clock = size, torch.device(size.device), clock
         shape = {"vocab_size": size.vocab, "hidden_size": size.hidden, "num_layers": size.layers}
         shape |= {"max_sequence_length": size.longest, "num_attention_heads": size.heads}
         config = ModelConfig.model_validate(shape)
@@ -85,9 +85,9 @@ class Contest:
             network.to(self.device).eval().requires_grad_(False)
         self.networks = networks
 
-    def ways(self, batch: int) -> dict[str, Way]:
+    def ways(self, case: tuple[int, int]) -> dict[str, Way]:
         ways: dict[str, Way] = {f"S = {streams}": lambda p, s=streams: self.decode(p, s) for streams in STREAMS}
-        if batch <= self.size.uncached:
+        if case == self.size.cases[0]:
             ways[NO_CACHE] = lambda prompts: self.without_cache(prompts, 1)
         return ways | {GENERATE: self.generate, LOOP: self.loop}
 
@@ -96,34 +96,38 @@ class Contest:
         texts = [[*known, *[None] * count] for known in prompts.tolist()]
         turns = [turns_of(strided_places(count, streams))] * batch
         # An end that no text has, so that all of them are decoded in full while ends are looked for.
-        began, never = time.perf_counter(), self.size.vocab
+        began, never = self.clock(), self.size.vocab
         decoding = Decoding(self.armd, *make_batch(texts, turns, BOS), Sampling(0), BOS, range(batch), never)
         decoding.step()
         first = self._since(began)
         while decoding.open:
             decoding.step()
-        tokens = decoding.result().tokens[:, -count:]
-        return Run(tokens, first, self._since(began))
+        made = decoding.result()
+        return Run(made.tokens[:, -count:], first, self._since(began), -made.logprobs[:, -count:])
 
     @torch.no_grad()
     def without_cache(self, prompts: Tensor, streams: int) -> Run:
         """Every pass reads all that is there so far, and the places to fill."""
-        known, began, first = prompts.shape[1], time.perf_counter(), 0.0
+        known, began, first = prompts.shape[1], self.clock(), 0.0
         ids, order = prompts.to(self.device), torch.arange(1, known + 1).expand(len(prompts), -1)
-        places = order
+        places, nats = order, torch.zeros(ids.shape, device=self.device)
         for number, block in enumerate(strided_places(self.size.new_tokens, streams), start=known + 1):
             filled = torch.tensor([known + 1 + place for place in block]).expand(len(prompts), -1)
             places = torch.cat((places, filled), dim=1)
             order = torch.cat((order, torch.full_like(filled, number)), dim=1)
             ids = torch.cat((ids, torch.full_like(filled, BOS, device=self.device)), dim=1)
-            logits = self.armd(lay_out(ids, places.to(self.device), order.to(self.device), BOS))[-len(block) :]
-            ids[:, -len(block) :] = logits[..., : self.size.vocab].argmax(-1).t()
+            layout = lay_out(ids, places.to(self.device), order.to(self.device), BOS)
+            # Dense: on a GPU a kernel for masks of blocks would be compiled for the lengths.
+            layout = replace(layout, visibility=layout.visibility.dense())
+            scores, likeliest = self.armd(layout, asked=len(block))[..., : self.size.vocab].log_softmax(-1).max(-1)
+            ids[:, -len(block) :] = likeliest.t()
+            nats = torch.cat((nats, -scores.t()), dim=1)
             first = first or self._since(began)
-        made = torch.empty_like(ids).scatter(1, places.to(self.device) - 1, ids)
-        return Run(made[:, known:].cpu(), first, self._since(began))
+        tokens, nats = (torch.empty_like(part).scatter(1, places.to(self.device) - 1, part) for part in (ids, nats))
+        return Run(tokens[:, known:].cpu(), first, self._since(began), nats[:, known:].cpu())
 
     def generate(self, prompts: Tensor) -> Run:
-        watch, began = Watch(self.device), time.perf_counter()
+        watch, began = Watch(self.device, self.clock), self.clock()
         never, options = self.size.vocab, {"do_sample": False, "pad_token_id": 0}
         given = behind_bos(prompts).to(self.device)
         made = self.gpt2.generate(  # type: ignore[operator]
@@ -134,7 +138,7 @@ class Contest:
 
     @torch.no_grad()
     def loop(self, prompts: Tensor) -> Run:
-        began, first, cache = time.perf_counter(), 0.0, DynamicCache()
+        began, first, cache = self.clock(), 0.0, DynamicCache()
         given, made = behind_bos(prompts).to(self.device), []
         for _ in range(self.size.new_tokens):
             logits = self.gpt2(given, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
@@ -145,20 +149,20 @@ class Contest:
 
     def _since(self, began: float) -> float:
         wait_for(self.device)
-        return time.perf_counter() - began
+        return self.clock() - began
 
 
 class Watch(BaseStreamer):
     """When generate() has its first token; it shows the prompt first."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.shown, self.first = device, 0, 0.0
+    def __init__(self, device: torch.device, clock: Callable[[], float]) -> None:
+        self.device, self.clock, self.shown, self.first = device, clock, 0, 0.0
 
     def put(self, value: Tensor) -> None:
         self.shown += 1
         if self.shown == 2:
             wait_for(self.device)
-            self.first = time.perf_counter()
+            self.first = self.clock()
 
     def end(self) -> None:
         """Nothing is left to show."""

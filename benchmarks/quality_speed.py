@@ -123,18 +123,19 @@ def main(
     model: Annotated[list[str] | None, typer.Option(help="NAME=PATH of a checkpoint; repeatable.")] = None,
     streams: Annotated[str, typer.Option(help="Numbers of streams.")] = "1,2,4,8",
     samples: Annotated[int, typer.Option(min=1, help="Texts for each number of streams.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts at a time; speed means something at one size.")] = 1,
     judge: Annotated[Path | None, typer.Option(help="Folder of a Hugging Face causal model.")] = None,
     device: Annotated[str | None, typer.Option(help="As of armd eval.")] = None,
 ) -> None:
     """Quality against speed by number of streams, before and after fine-tuning on strided orders."""
     named = [(name, Path(path)) for name, _, path in (text.partition("=") for text in model or [])]
     models = dict(named) if named else models_of(run or Path("runs/quickstart"))
-    words = ["--data", data, "--streams", streams, "--samples", str(samples)]
+    words = ["--data", data, "--streams", streams, "--samples", str(samples), "--batch-size", str(batch_size)]
     words += ["--judge", str(judge), "--trust-remote-code"] if judge is not None else []
     words += ["--device", device] if device is not None else []
     study = {name: rows_of(evaluate(path, out / name.replace(" ", "_"), words)) for name, path in models.items()}
     draw(study, out / "quality_speed.svg")
-    facts = setting(torch.device(device or "cpu"), streams=streams, samples=samples, judge=str(judge), data=data)
+    facts = setting(torch.device(device or "cpu"), samples=samples, batch_size=batch_size, judge=str(judge), data=data)
     report(facts, study, lambda found, console: console.print(table(found)), out / "quality_speed.json")
 
 

@@ -51,6 +51,14 @@ LINEAR = (
         ({"query_context": "linear", "position_embedding": "learned"}, []),
         ({"query_context": "neighbours", "position_embedding": "rotary"}, []),
         ({"num_attention_heads": 64, "position_embedding": "learned"}, []),
+        ({"query_place": "previous", "query_context": "none"}, []),
+        (
+            {"query_place": "previous", "network": "denoiser"},
+            [
+                "model.query_place=previous: moves the query stream, and model.network=denoiser has none; "
+                "use model.query_place=own"
+            ],
+        ),
     ],
 )
 def test_settings_of_the_network(settings: dict[str, Any], wanted: list[str]) -> None:

@@ -66,7 +66,7 @@ def evaluate(
 
 def _evaluate(given: Given) -> None:
     world_size = own_world_size()
-    wanted, sets = _read(given)
+    wanted, sets = _read(given, world_size)
 
     from armd_dist.evaluation.opening import make_ready, place
     from armd_dist.parallel.config import ParallelConfig
@@ -84,7 +84,7 @@ def _evaluate(given: Given) -> None:
             _tell(findings, generation, given)
 
 
-def _read(given: Given) -> "tuple[Wanted, list[TextSet]]":
+def _read(given: Given, world_size: int) -> "tuple[Wanted, list[TextSet]]":
     """What can be checked before a model is opened. Raises EvaluationError."""
     from armd_dist.errors import EvaluationError
     from armd_dist.evaluation.study import Wanted, parse_numbers
@@ -92,6 +92,8 @@ def _read(given: Given) -> "tuple[Wanted, list[TextSet]]":
 
     if given.data is None and not given.texts:
         raise EvaluationError("--data: is missing; give a dataset made by armd data build, or --texts FORMAT=FILE")
+    if given.device is not None and world_size > 1:
+        raise EvaluationError(f"--device {given.device}: under torchrun each process takes its own; leave it out")
     if given.samples and given.data is None:
         raise EvaluationError(f"--samples {given.samples}: are held against held-out text; give --data too")
     if given.samples and given.tensor_parallel * given.pipeline_parallel > 1:
@@ -164,7 +166,8 @@ def _asked(ready: "Ready", given: Given, wanted: "Wanted") -> "Asked":
         name, _, rest = str(error).partition("=")
         raise EvaluationError(f"--{name.replace('_', '-')}={rest}") from error
     new_tokens = given.new_tokens or longest - given.prompt_tokens
-    asked = Asked(given.samples, new_tokens, given.prompt_tokens, 0, given.batch_size, sampling)
+    ends = ready.opened.within_document
+    asked = Asked(given.samples, new_tokens, given.prompt_tokens, 0, given.batch_size, sampling, ends)
     model = require_armd(ready.opened.network, given.model)
     check_asked(asked, wanted.sampled_streams, model.config.max_sequence_length)
     return asked

@@ -64,6 +64,8 @@ def generate(
     """Generate text in strided parallel streams or in another order, behind a prompt or into the holes of a text.
 
     Example: armd generate runs/quickstart --prompt "The value of" --streams 4 --max-new-tokens 64
+
+    On two processes: torchrun --nproc-per-node 2 -m armd_dist generate runs/quickstart --tensor-parallel 2
     """
     from armd_dist.generation.requests import Request, parse_infill
 

@@ -37,7 +37,7 @@ def import_(
 
 def _settings(config: "ModelConfig") -> str:
     """What a configuration has to say of the network: whatever is not the default."""
-    shape = config.model_dump(include={"vocab_size", "hidden_size", "num_layers"})
+    shape = config.model_dump(include={"vocab_size", "hidden_size", "num_layers", "num_attention_heads"})
     usual = type(config).model_validate(shape).model_dump()
     found = shape | {name: value for name, value in config.model_dump().items() if usual[name] != value}
     lines = [f"  {name}: {str(value).lower() if isinstance(value, bool) else value}" for name, value in found.items()]

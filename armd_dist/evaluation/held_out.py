@@ -67,7 +67,5 @@ def _next_document(stream: TokenStream, start: int, prompt: int) -> int | None:
             if begin is not None and end - begin > prompt:
                 return begin
             begin = end + 1
-        if begin is not None and stop - begin > prompt:
-            return begin
         start = stop
     return None

@@ -23,7 +23,7 @@ def speed_chart(points: Points, axis: str, label: str, reference: dict[str, Any]
         axes.axhline(reference["value"], color=GREEN, linewidth=1, label="held-out text")
         if reference["low"] is not None:
             axes.axhspan(reference["low"], reference["high"], color=GREEN, alpha=0.12, linewidth=0)
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="upper left")
     values = [found["value"] for _, _, found in points]
     axes.errorbar([x for _, x, _ in points], values, yerr=_intervals(points), color=BLUE, marker="o", capsize=3)
     for streams, x, found in points:
@@ -45,7 +45,7 @@ def phases_chart(points: Points) -> str:
     axes.set_xticks(range(len(points)), [f"S = {streams}" for streams, _, _ in points])
     axes.set(ylabel="perplexity")
     axes.margins(y=0.15)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
     return _svg(figure)
 
 

@@ -13,7 +13,7 @@ from transformers.dynamic_module_utils import get_class_from_dynamic_module
 from transformers.utils import logging as hf_logging
 
 from armd_dist.checkpoint.tensors import load_model
-from armd_dist.errors import ExportError
+from armd_dist.errors import ExportError, describe
 from armd_dist.export.open import require_armd
 from armd_dist.export.sources import MODEL_CLASS
 from armd_dist.generation.decoder import decode
@@ -59,8 +59,7 @@ def verify(folder: Path, checkpoint: Path, ema: bool, dtype: torch.dtype, tokeni
     in_fp32 = _nats(model, ids, tokenizer.bos_id)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype).float()
-    # Not through AutoModel, which in one process takes the code of the first folder for all that follow.
-    exported = get_class_from_dynamic_module(MODEL_CLASS, str(folder)).from_pretrained(folder, dtype=torch.float32)
+    exported = _load(folder)
     difference = _compare_logits(folder, model, exported, ids, tokenizer.bos_id)
     nats, found = _nats(model, ids, tokenizer.bos_id), _exported_nats(exported, ids, tokenizer.bos_id)
     if not abs(nats - found) <= TOLERANCE:
@@ -68,6 +67,14 @@ def verify(folder: Path, checkpoint: Path, ema: bool, dtype: torch.dtype, tokeni
     for streams in STREAMS:
         _compare_tokens(folder, model, exported, ids, tokenizer.bos_id, streams)
     return Verified(text, difference, math.exp(nats), math.exp(in_fp32))
+
+
+def _load(folder: Path) -> Any:
+    """Not through AutoModel, which in one process takes the code of the first folder for all that follow."""
+    try:
+        return get_class_from_dynamic_module(MODEL_CLASS, str(folder)).from_pretrained(folder, dtype=torch.float32)
+    except Exception as error:  # whatever its code or its files may raise
+        raise _differs(folder, f"transformers cannot load it ({describe(error)})") from error
 
 
 def find_text(run: Run, tokenizer: Tokenizer) -> tuple[Tensor, str]:

@@ -66,7 +66,8 @@ def decode(
 class Decoding:
     """A decode under way, for those who look on: `step` while `open`, then `result`. Arguments as of `decode`.
 
-    text: [batch, 1 + places + 1], BOS first and a place for padding last.
+    text: [batch, 1 + places + 1], BOS first and a place for padding last. number: passes so far. ends: what is known of
+    where texts end.
     """
 
     def __init__(
@@ -92,9 +93,7 @@ class Decoding:
         self.seen = self._known_tokens() if sampling.repetition_penalty != 1 else None
         self.number = 0
         self.ends = Ends(self.turns, eos_id)
-        self.steady = (
-            Steady(self.columns, self.caches, of_query(model.config), self.place) if can_capture(model) else None
-        )
+        self.steady = Steady(self.columns, self.caches, of_query(model.config)) if can_capture(model) else None
 
     @property
     def open(self) -> bool:
@@ -105,7 +104,7 @@ class Decoding:
     def step(self) -> None:
         """One forward pass, and the tokens of its block."""
         self.number += 1
-        if self.steady is None or not self.steady.step(self.number):
+        if self.steady is None or not self.steady.step(self.number, self.place):
             content, query = self.columns.rows_of(self.number)
             begin, end = self.columns.ends[self.number - 1 : self.number + 1]
             visibility = self.columns.visibility_of(self.number)

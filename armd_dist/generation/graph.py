@@ -20,7 +20,7 @@ from armd_dist.model.layers import PlainLayers
 from armd_dist.model.shapes import HeadKeys, HeadRows
 from armd_dist.model.visibility import Mask, Visibility, earlier, not_later
 
-LEAST = 12  # passes of one shape that are worth a capture, which takes about as long as some of them
+LEAST = 32  # passes of one shape that are worth a capture; our guess, until it is measured
 WARM_UP = 2  # passes before a capture, in which libraries set themselves up
 
 
@@ -46,23 +46,17 @@ class WholeCache:
 class Steady:
     """Runs the passes of a decode that have the shapes of the pass before.
 
-    place: `Decoding.place`. of_query: for each of the caches whether it holds query rows, whose first one is column 1.
+    of_query: for each of the caches whether it holds query rows, whose first one is column 1.
     """
 
-    def __init__(
-        self,
-        columns: Columns,
-        caches: Sequence[PreallocatedCache],
-        of_query: Sequence[bool],
-        place: Callable[..., None],
-    ) -> None:
-        self.columns, self.caches, self.of_query, self.place = columns, caches, of_query, place
+    def __init__(self, columns: Columns, caches: Sequence[PreallocatedCache], of_query: Sequence[bool]) -> None:
+        self.columns, self.caches, self.of_query = columns, caches, of_query
         self.rows = _rows_of_runs(columns.ends)
         self.device = columns.slots.device
         self.ran = 0  # passes of the run of equal ones that goes on
 
-    def step(self, number: int) -> bool:
-        """Runs pass `number`, if it is one of many of its shape: otherwise False, and the caller runs it."""
+    def step(self, number: int, place: Callable[..., None]) -> bool:
+        """Runs pass `number` by `Decoding.place`, if it is one of many of its shape; otherwise False, and nothing."""
         rows = self.rows[number]
         if not rows:
             self.ran = 0
@@ -71,21 +65,21 @@ class Steady:
             self.at = torch.tensor(self.columns.ends[number - 1], device=self.device)
             self.offsets = torch.arange(rows, device=self.device)
         if self.device.type != "cuda":
-            self._pass()
+            self._pass(place)
         elif self.ran < WARM_UP:
-            self._beside()
+            self._beside(place)
         else:
             if self.ran == WARM_UP:
                 self.graph = torch.cuda.CUDAGraph()
                 with torch.cuda.graph(self.graph):
-                    self._pass()
+                    self._pass(place)
             self.graph.replay()
         self.ran += 1
         for cache in self.caches:
             cache.filled += rows
         return True
 
-    def _pass(self) -> None:
+    def _pass(self, place: Callable[..., None]) -> None:
         """Fills the columns from `at` on, and moves `at` behind them."""
         blocks = self.columns.blocks
         query = self.at + self.offsets
@@ -100,15 +94,15 @@ class Steady:
             WholeCache(memory, query - 1, length - 1) if of_query else WholeCache(memory, content, length)
             for memory, of_query in zip(self.caches, self.of_query, strict=True)
         ]
-        self.place(content, query, query, visibility, caches)
+        place(content, query, query, visibility, caches)
         self.at += len(self.offsets)
 
-    def _beside(self) -> None:
+    def _beside(self, place: Callable[..., None]) -> None:
         """On a stream of its own, as PyTorch wants it before a capture."""
         here, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(here)
         with torch.cuda.stream(side):
-            self._pass()
+            self._pass(place)
         here.wait_stream(side)
 
 

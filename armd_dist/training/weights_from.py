@@ -62,7 +62,7 @@ def begin_with(engine: Engine, checkpoint: Path) -> None:
     there, here = settings_of_today(checkpoint / "run.yaml")["model"]["two_stream_layers"], engine.run.model
     assert here.two_stream_layers is not None, "ModelConfig fills it"
     places = {
-        f"{part}/{_named_there(key.removeprefix('weight/'), here.two_stream_layers, there)}": piece
+        f"{part}/{name_there(key.removeprefix('weight/'), here.two_stream_layers, there)}": piece
         for key, piece in engine.places().items()
         if key.startswith("weight/")
     }
@@ -71,7 +71,7 @@ def begin_with(engine: Engine, checkpoint: Path) -> None:
     engine.begin_average()
 
 
-def _named_there(name: str, here: int, there: int) -> str:
+def name_there(name: str, here: int, there: int) -> str:
     """A parameter's name in a network of `there` two-stream layers, which has `here` of them in this one.
 
     A layer's name says of which kind it is, and counts from the first of its kind.

@@ -64,7 +64,7 @@ class TestHarness:
             assert score == pytest.approx(-wanted, abs=1e-4)
         assert found[0] == pytest.approx(found[2]), "a blank at the context's end belongs to what follows"
 
-    def test_what_the_model_would_write_is_greedy(self, lm: Any) -> None:
+    def test_what_the_model_would_write_is_greedy(self, harness: Any, trained: Path, lm: Any) -> None:
         contexts = ["The value", "Return the", "This", "a name", "If"]
         texts = lm.generate_until(asked(*[(one, {"max_gen_toks": 1}) for one in contexts]), disable_tqdm=True)
         encode = lm.ready.opened.tokenizer.encode
@@ -74,6 +74,8 @@ class TestHarness:
         assert [greedy for _, greedy in lm.loglikelihood(asked(*pairs), disable_tqdm=True)] == [True] * len(pairs)
         others = [(context, "?!") for context, _ in pairs]
         assert [greedy for _, greedy in lm.loglikelihood(asked(*others), disable_tqdm=True)] == [False] * len(pairs)
+        bound = harness.ArmdLM(path=str(trained), orders=2, device="cpu")
+        assert [greedy for _, greedy in bound.loglikelihood(asked(*pairs), disable_tqdm=True)] == [False] * len(pairs)
 
     def test_rolling_reads_long_texts_in_windows(self, lm: Any, ours: tuple[ARMD, Tokenizer]) -> None:
         text = "The value of a list of names. " * 8

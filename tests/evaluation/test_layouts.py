@@ -99,6 +99,12 @@ def test_what_cannot_be_measured(asked: list[object], more: list[str], said: str
     assert not (tmp_path / "out" / "evaluation.json").exists()
 
 
+def test_a_device_for_several_processes_is_refused(asked: list[object]) -> None:
+    done = armd(*asked[:4], "--device", "cpu", processes=2)
+    assert done.returncode != 0
+    assert "error: --device cpu: under torchrun each process takes its own; leave it out" in done.stderr
+
+
 def test_an_export_on_a_layout_is_refused(trained: Path, dataset: Path, tmp_path: Path) -> None:
     (tmp_path / "config.json").touch()
     done = armd("eval", tmp_path, "--data", dataset / "held_out", "--tensor-parallel", 2, processes=2)

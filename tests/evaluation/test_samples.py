@@ -1,5 +1,6 @@
 """Samples: each from its own seed, as long as asked, behind held-out prompts; and the held-out text beside them."""
 
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def test_a_text_depends_on_its_seed_and_prompt_alone(model: ARMD, tokenizer: Tok
     assert one.passes == 4 + 2 - 1
     later = draw(model, tokenizer, prompts(3)[1:], 4, replace(ASKED, seed=4))
     assert later.samples == one.samples[1:]
+
+
+def test_texts_go_on_behind_an_end_unless_they_shall_not(model: ARMD, tokenizer: Tokenizer) -> None:
+    plain = draw(model, tokenizer, prompts(0), 1, ASKED).samples[0].tokens
+    ending = copy(tokenizer)
+    ending.eos_id = plain[2]
+    first = plain.index(ending.eos_id)
+    whole, ended = (draw(model, ending, prompts(0), 1, replace(ASKED, ends=ends)) for ends in (False, True))
+    assert whole.samples[0].tokens == plain
+    assert whole.samples[0].texts[0] == tokenizer.decode(plain[:first])
+    assert ended.samples[0].tokens == plain[: first + 1]
+    assert ended.passes == max(len(one.tokens) for one in ended.samples)
 
 
 def test_time_is_told_and_the_warm_up_is_not_counted(

@@ -56,7 +56,12 @@ def change_a_source(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("harm", "problem"),
-    [(flip_a_token, "logits differ by "), (change_a_source, "greedy tokens of 1 streams differ from token 1 on")],
+    [
+        (flip_a_token, "logits differ by "),
+        (change_a_source, "greedy tokens of 1 streams differ from token 1 on"),
+        (lambda folder: (folder / "rotary.py").unlink(), r"transformers cannot load it \("),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"nothing"), r"transformers cannot load it \("),
+    ],
 )
 def test_what_differs_never_appears(
     harm: Callable[[Path], None], problem: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

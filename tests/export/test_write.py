@@ -18,8 +18,12 @@ from armd_dist.errors import ArmdError
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.open import open_armd
 from armd_dist.export.write import export_checkpoint
+from armd_dist.generation.decoder import decode
+from armd_dist.generation.passes import make_batch, turns_of
+from armd_dist.generation.sampling import Sampling
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layout import lay_out
+from armd_dist.orders.strided import strided_places
 from data_pipeline.errors import DataError
 
 SWITCHES = [
@@ -47,6 +51,16 @@ def check_logits(run: Path, fresh: dict[str, torch.Tensor]) -> None:
 
 def test_logits_equal_the_checkpoints(trained: Path, fresh: dict[str, torch.Tensor]) -> None:
     check_logits(trained, fresh)
+
+
+@pytest.mark.parametrize(("name", "streams", "new"), [("one_stream", 1, 6), ("strided", 4, 16)])
+def test_greedy_tokens_are_those_of_the_checkpoint(
+    name: str, streams: int, new: int, trained: Path, fresh: dict[str, torch.Tensor]
+) -> None:
+    texts = [[*row, *[None] * new] for row in given()["ids"][:, 1:5].tolist()]
+    turns = [turns_of(strided_places(new, streams))] * len(texts)
+    generated = decode(load_model(trained)[0], *make_batch(texts, turns, 2), Sampling(0.0), 2, range(2))
+    assert torch.equal(fresh[name][:, 5:], generated.tokens[:, 4:])
 
 
 @pytest.mark.parametrize(

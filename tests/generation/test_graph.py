@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import BOS, CONTEXTS, tiny_model
 
 from armd_dist.generation import decoder, graph
-from armd_dist.generation.decoder import Generated, decode
+from armd_dist.generation.decoder import Decoding, Generated, decode
 from armd_dist.generation.graph import Steady, _rows_of_runs
 from armd_dist.generation.passes import lay_columns, make_batch, turns_of
 from armd_dist.generation.sampling import Sampling
@@ -17,6 +18,7 @@ from armd_dist.orders.schemes import any_order
 from armd_dist.orders.strided import strided_places
 
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+WAITING = (torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero, torch.ops.aten.equal)
 Text = tuple[list[int | None], list[int]]
 EOS = 6
 
@@ -51,8 +53,8 @@ def steady(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     numbers: list[int] = []
     step = Steady.step
 
-    def watched(self: Steady, number: int) -> bool:
-        ran = step(self, number)
+    def watched(self: Steady, number: int, place: Any) -> bool:
+        ran = step(self, number, place)
         numbers.extend([number] * ran)
         return ran
 
@@ -103,12 +105,41 @@ def test_single_precision(steady: list[int], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_which_passes_are_steady(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 4 streams over 59 places the heads, one at a time, and what is behind them but the last, shorter pass."""
-    turns = torch.tensor([turns_of(strided_places(59, 4))])
+    """Of 4 streams over 139 places the heads, one at a time, and what is behind them but the last, shorter pass."""
+    turns = torch.tensor([turns_of(strided_places(139, 4))])
     ends = lay_columns(turns).ends
-    assert _rows_of_runs(ends) == [0] * 6 + [4] * 12 + [0], "the heads are too few for a capture"
+    assert _rows_of_runs(ends) == [0] * 6 + [4] * 32 + [0], "the heads are too few for a capture"
     monkeypatch.setattr(graph, "LEAST", 3)
-    assert _rows_of_runs(ends) == [0, 0, 1, 1, 1, 0] + [4] * 12 + [0]
+    assert _rows_of_runs(ends) == [0, 0, 1, 1, 1, 0] + [4] * 32 + [0]
+
+
+class NeverWaits(TorchDispatchMode):
+    """Refuses what would make the host wait for a GPU, and so what a capture refuses."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        assert func.overloadpacket not in WAITING, f"{func} waits for the device"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("sampling", [Sampling(0), Sampling(0.7, 3, 0.9, 0.01, repetition_penalty=1.2)])
+def test_nothing_in_a_steady_pass_waits_for_the_device(
+    sampling: Sampling, steady: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Steady._pass
+
+    def watched(self: Steady, place: Any) -> None:
+        with NeverWaits():
+            run(self, place)
+
+    monkeypatch.setattr(Steady, "_pass", watched)
+    # In inference mode operations arrive whole, and hide what they are made of.
+    monkeypatch.setattr(Decoding, "step", torch.no_grad()(Decoding.step.__wrapped__))  # type: ignore[attr-defined]
+    made(tiny_model(query_context="both", num_key_value_heads=1, qk_norm=True), BATCHES["padded"], sampling)
+    assert steady
+    with pytest.raises(AssertionError, match="waits for the device"), NeverWaits():
+        bool(torch.ones(3).any())
 
 
 @NO_GPU

@@ -17,7 +17,7 @@ from armd_dist.checkpoint.pieces import Piece
 from armd_dist.checkpoint.tensors import VOCABULARY
 from armd_dist.checkpoint.writing import write_tensors
 from armd_dist.config import to_yaml
-from armd_dist.errors import IncomingError, describe
+from armd_dist.errors import CheckpointError, IncomingError, describe
 from armd_dist.export.incoming.families import FAMILIES, NO_WEIGHTS, Weights
 from armd_dist.export.incoming.folder import Incoming
 from armd_dist.model.armd import ARMD
@@ -58,6 +58,8 @@ def import_model(folder: Path, out: Path, max_sequence_length: int | None = None
         raise IncomingError(f"{given.config}: is not what a {given.kind} has ({error!r}); download it again") from error
     weights = family.weigh(given, config)
     given.refuse_rest(NO_WEIGHTS)
+    for name in weights:  # one after the other: what a copy replaces is free again
+        weights[name] = weights[name].contiguous()
     difference = _compare(folder, config, weights, tokenizer.bos_id) if check and given.kind != "armd" else None
     _write(out, _run(out, given, config), weights, tokenizer, _state(given, tokenizer, config))
     return Imported(config, difference)
@@ -74,7 +76,7 @@ def _write(out: Path, run: Run, weights: Weights, tokenizer: Tokenizer, state: T
         (partial / "run.yaml").write_text(to_yaml(run))
         (partial / "tokenizer.model").write_bytes(tokenizer.content)
         finish(partial, out, state, sums)
-    except OSError as error:
+    except (OSError, CheckpointError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise IncomingError(f"{out}: cannot be written ({describe(error)}); nothing is left of it") from error
 
@@ -82,7 +84,7 @@ def _write(out: Path, run: Run, weights: Weights, tokenizer: Tokenizer, state: T
 def _padded(name: str, weight: Tensor, config: ModelConfig) -> Tensor:
     """With rows of zeros that fill up the vocabulary, as checkpoints have them."""
     rows = config.padded_vocab_size - config.vocab_size if name in VOCABULARY else 0
-    return torch.cat((weight, weight.new_zeros(rows, weight.shape[1]))) if rows else weight.contiguous()
+    return torch.cat((weight, weight.new_zeros(rows, weight.shape[1]))) if rows else weight
 
 
 def _run(out: Path, given: Incoming, config: ModelConfig) -> Run:
@@ -114,7 +116,7 @@ def _compare(folder: Path, config: ModelConfig, weights: Weights, bos_id: int) -
     """The largest difference of a logit, left to right, on random tokens behind BOS."""
     with torch.device("meta"):
         network = ARMD(config.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
-    network.load_state_dict({name: weight.contiguous() for name, weight in weights.items()}, assign=True)
+    network.load_state_dict(weights, assign=True)
     hf_logging.disable_progress_bar()
     theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     length = min(64, config.max_sequence_length)
