@@ -98,6 +98,8 @@ def load_base(study: Study) -> Run:
         place = tree
         for room in rooms:
             place = place.setdefault(room, {})
+            if not isinstance(place, dict):
+                raise ConfigError([Problem(f"settings.{path}", value, f"{room} holds no settings", "write a.b: value")])
         place[last] = value
     return check_tree(tree)
 
@@ -144,6 +146,7 @@ def _sized(study: Study, base: Run, cell: Cell) -> _Size:
     gpu = GPUS[hardware.gpu]
     layout = _cheapest(run, hardware.count, gpu)
     if layout is None:
+        check_tree(run.model_dump(), hardware.count)  # what is wrong with the base on so many processes, if that is it
         rule = f"({cell.objective}) fits {hardware.count} x {gpu.name} under no layout that was tried"
         remedy = "raise hardware.count, lower training.micro_batch_size, or leave the size out"
         raise ConfigError([Problem("depths", cell.depth, rule, remedy)])

@@ -144,13 +144,15 @@ def divergence(planned: PlannedRun, factor: float) -> str | None:
     if not file.exists():
         return None
     whole = file.read_text().rpartition("\n")[0].splitlines()
-    losses = [json.loads(line).get("loss", math.nan) for line in whole]
-    means = [sum(losses[at : at + CHUNK]) / CHUNK for at in range(0, len(losses) - CHUNK + 1, CHUNK)]
+    losses = [json.loads(line).get("loss") for line in whole]
     lowest = math.inf
-    for number, mean in enumerate(means, start=1):
-        if not mean <= factor * lowest:
-            said = "not finite" if math.isnan(mean) else f"{mean:.3f}, above {factor:g} x {lowest:.3f}"
-            return f"mean loss of steps {(number - 1) * CHUNK + 1} to {number * CHUNK} is {said}"
+    for first in range(0, len(losses) - CHUNK + 1, CHUNK):
+        # A few that are not finite are skipped updates, which training bears.
+        finite = [loss for loss in losses[first : first + CHUNK] if loss is not None]
+        mean = sum(finite) / len(finite) if 2 * len(finite) > CHUNK else math.inf
+        if mean > factor * lowest or mean == math.inf:
+            said = "not finite" if mean == math.inf else f"{mean:.3f}, above {factor:g} x {lowest:.3f}"
+            return f"mean loss of steps {first + 1} to {first + CHUNK} is {said}"
         lowest = min(lowest, mean)
     return None
 

@@ -170,13 +170,17 @@ class Study(BaseModel):
     hardware: HardwareConfig = HardwareConfig.model_validate({})
     evaluation: MeasureConfig
     fit: FitConfig = FitConfig.model_validate({})
-    workers: int = Field(1, ge=1, description="Runs at a time on this machine (without --cluster).")
+    workers: int = Field(
+        1,
+        ge=1,
+        description="Runs at a time on this machine (without --cluster); 1 on GPUs, which all take from the first on.",
+    )
     attempts: int = Field(2, ge=1, description="Times that a run is tried before it is reported as failed.")
     diverged_factor: float = Field(
         1.5,
         gt=1,
         description="A run is stopped as diverged once the mean loss of 20 steps lies above this times the lowest such "
-        "mean before it, or is not finite.",
+        "mean before it, or half of them are not finite.",
     )
 
 

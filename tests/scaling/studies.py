@@ -72,9 +72,13 @@ def train(one: PlannedRun, losses: Sequence[float] | None = None) -> None:
     write_metrics(one, losses or [3.0] * 40)
 
 
-def write_metrics(one: PlannedRun, losses: Sequence[float]) -> None:
+def write_metrics(one: PlannedRun, losses: Sequence[float | None]) -> None:
+    """None: a loss that was not finite."""
     run_dir(one).mkdir(parents=True, exist_ok=True)
-    lines = [{"step": step, "loss": loss, "tokens_per_second": 5e3} for step, loss in enumerate(losses, start=1)]
+    lines = [
+        {"step": step, "tokens_per_second": 5e3} | ({} if loss is None else {"loss": loss})
+        for step, loss in enumerate(losses, start=1)
+    ]
     (run_dir(one) / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

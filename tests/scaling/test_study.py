@@ -63,6 +63,17 @@ def test_all_problems_of_runs_are_told_once(tmp_path: Path) -> None:
     assert len(set(found)) == len(found)
 
 
+def test_problems_of_the_base_are_told(tmp_path: Path) -> None:
+    assert "did you mean model.hidden_size?" in problems(tmp_path, settings={"model.hidden_siz": 3})[0]
+    (found,) = problems(tmp_path, settings={"run.dir.x": 3})
+    assert found == "settings.run.dir.x=3: dir holds no settings; write a.b: value"
+    split = {"parallel": {"tensor": 2}}
+    found = problems(tmp_path, split, hardware={"gpu": "h100", "count": 1}, objectives=["ar"], depths=[2])
+    assert found == [
+        "parallel.tensor=2: does not divide the 1 processes of this job; start a multiple of 2 processes, or use 1"
+    ]
+
+
 def test_one_dial_makes_the_network(tmp_path: Path) -> None:
     runs = planned(tmp_path, objectives=ALL, budgets={"tokens_per_parameter": [0.3]})
     assert [one.name for one in runs[:3]] == [f"armd-depth{depth}-0.3x-seed0" for depth in (2, 3, 4)]

@@ -142,7 +142,9 @@ def test_divergence_is_seen_from_whole_chunks(stage: Stage) -> None:
     assert divergence(one, 1.5) is None
     write_metrics(one, [9.0] * 5 + [3.0] * 35 + [20.0] * 19)
     assert divergence(one, 1.5) is None
-    write_metrics(one, [3.0] * 20 + [float("nan")] * 20)
+    write_metrics(one, [3.0] * 20 + [None] * 9 + [3.0] * 11)
+    assert divergence(one, 1.5) is None
+    write_metrics(one, [3.0] * 20 + [None] * 20)
     assert divergence(one, 1.5) == "mean loss of steps 21 to 40 is not finite"
 
 
