@@ -20,6 +20,7 @@ from armd_dist.cli import (
     plan,
     quickstart,
     scaling,
+    serve,
     tokenizer,
     train,
 )
@@ -52,6 +53,7 @@ app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unkno
 app.command("generate")(generate.generate)
 app.command("export")(export.export)
 app.command("import")(import_.import_)
+app.command("serve")(serve.serve)
 
 
 def main() -> None:

@@ -93,7 +93,7 @@ def test_its_bound_is_evaluated(denoiser: Path, dataset: Path, tmp_path: Path) -
     [
         (["generate", "{run}"], "model.network=denoiser"),
         (["export", "{run}", "{out}"], "model.network=denoiser"),
-        (["eval", "{run}", "--data", "{data}", "--streams", "2"], "no strided likelihood"),
+        (["eval", "{run}", "--data", "{data}", "--streams", "2"], "a bound and no likelihood"),
         (["eval", "{run}", "--data", "{data}", "--random-orders", "0"], "needs maskings"),
     ],
 )

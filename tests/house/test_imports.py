@@ -23,7 +23,7 @@ ROOMS = (
     ("armd_dist/parallel",),
     ("armd_dist/generation",),
     ("armd_dist/export",),
-    ("armd_dist/training", "armd_dist/evaluation"),
+    ("armd_dist/training", "armd_dist/evaluation", "armd_dist/serving"),
     ("armd_dist/quickstart", "armd_dist/scaling"),
     ("launchers",),
     ("armd_dist/cli",),
@@ -40,6 +40,9 @@ OWNERS = {
     "sentencepiece": ("data_pipeline", "armd_dist/export"),
     "wandb": "armd_dist/training",
     "transformers": ("armd_dist/export", "armd_dist/evaluation/judge.py"),
+    "fastapi": "armd_dist/serving",
+    "uvicorn": "armd_dist/serving",
+    "prometheus_client": "armd_dist/serving",
 }
 HEAVY = {"torch", "transformers", "megatron", "deepspeed", "webdataset", "sentencepiece", "submitit", "wandb"}
 TORCH_FREE = [
