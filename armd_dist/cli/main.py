@@ -19,6 +19,7 @@ from armd_dist.cli import (
     launch,
     plan,
     quickstart,
+    scaling,
     serve,
     tokenizer,
     train,
@@ -43,6 +44,7 @@ app.add_typer(tokenizer.app, name="tokenizer")
 app.add_typer(data.app, name="data")
 app.command("config")(config.config)
 app.command("plan")(plan.plan)
+app.add_typer(scaling.app, name="scaling")
 app.command("train")(train.train)
 app.add_typer(launch.app, name="launch")
 app.add_typer(checkpoint.app, name="checkpoint")

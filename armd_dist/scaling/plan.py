@@ -90,7 +90,7 @@ def proposals(run: Run, gpus: int, gpu: GPU) -> list[dict[str, str | int]]:
     these fits.
     """
     found: dict[frozenset[str], dict[str, str | int]] = {}
-    for changes in _changes(run, gpus):
+    for changes in layouts(run, gpus):
         if "parallel.pipeline" in changes and found:
             break
         candidate = changed(run, changes)
@@ -111,8 +111,8 @@ def changed(run: Run, changes: dict[str, str | int]) -> Run:
     return Run.model_validate(tree)
 
 
-def _changes(run: Run, gpus: int) -> Iterator[dict[str, str | int]]:
-    """Every combination, by its most expensive change first of all."""
+def layouts(run: Run, gpus: int) -> Iterator[dict[str, str | int]]:
+    """Changes to its layout in every combination, none of them first, by its most expensive change first of all."""
     parallel, micro = run.parallel, run.training.micro_batch_size
     tensors = [size for size in range(parallel.tensor, GPUS_PER_NODE + 1) if gpus % size == 0] or [parallel.tensor]
     recomputes = {"none": ["none", "selective", "full"], "selective": ["selective", "full"]}.get(
