@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 import typer
-from click import UsageError
 
 Dtype = Literal["float32", "bfloat16", "float64"]
 JudgeDtype = Literal["float32", "bfloat16", "float16"]
@@ -15,7 +14,8 @@ DATA = typer.Option(help="A dataset made by `armd data build`, for example DIR/h
 def _something_to_read(context: typer.Context, texts: list[str] | None) -> list[str] | None:
     """Told when the command line is read, and so to those who submit it as a job too."""
     if not texts and context.params.get("data") is None:
-        raise UsageError("Missing option '--data': a dataset made by armd data build; or --texts FORMAT=FILE.", context)
+        rule = "Missing option '--data': a dataset made by armd data build; or give --texts FORMAT=FILE."
+        raise typer.BadParameter(rule, param_hint="--data")
     return texts
 
 
