@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from armd_dist.cli import evaluate_options as option
-from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+from armd_dist.cli.arguments import DEVICE, EMA, MODEL
 from armd_dist.cli.evaluate_options import Given
 from armd_dist.cli.place import own_world_size
 
@@ -69,6 +69,7 @@ def _evaluate(given: Given) -> None:
     wanted, sets = _read(given, world_size)
 
     from armd_dist.evaluation.opening import make_ready, place
+    from armd_dist.export.open import device_of
     from armd_dist.parallel.config import ParallelConfig
 
     layout = {"tensor": given.tensor_parallel, "pipeline": given.pipeline_parallel}

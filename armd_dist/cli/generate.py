@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+from armd_dist.cli.arguments import DEVICE, EMA, MODEL
 from armd_dist.cli.place import own_world_size
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def generate(
 def _opened(model: Path, ema: bool, device: str | None, tensor: int) -> "Iterator[tuple[ARMD, Tokenizer]]":
     """The network, or this process' part of it. Raises GenerationError where the job has more processes, or fewer."""
     from armd_dist.errors import GenerationError
-    from armd_dist.export.open import open_armd, open_armd_across
+    from armd_dist.export.open import device_of, open_armd, open_armd_across
 
     if (processes := own_world_size()) != tensor:
         start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"

@@ -4,8 +4,6 @@ import sys
 
 import typer
 
-from armd_dist.cli.arguments import device_of
-
 INSTALL = "lm_eval is not installed; pip install 'armd-dist[lm-eval]'"
 
 
@@ -30,6 +28,8 @@ def harness(context: typer.Context) -> None:
         if (error.name or "").split(".")[0] != "lm_eval":
             raise
         raise EvaluationError(INSTALL) from error
+    from armd_dist.export.open import device_of
+
     # The harness itself takes for granted that there is a GPU.
     device = [] if "--device" in context.args else ["--device", str(device_of(None))]
     sys.argv = ["lm-eval", "run", "--model", "armd", *device, *context.args]

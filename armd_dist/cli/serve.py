@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from armd_dist.cli.arguments import DEVICE, EMA, MODEL, device_of
+from armd_dist.cli.arguments import DEVICE, EMA, MODEL
 
 if TYPE_CHECKING:
     from armd_dist.serving.config import ServingConfig
@@ -40,7 +40,7 @@ def serve(
     """
     _check(api_key)
 
-    from armd_dist.export.open import open_armd
+    from armd_dist.export.open import device_of, open_armd
     from armd_dist.serving.run import make_server
 
     config = _settings(

@@ -6,7 +6,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import torch
 from lm_eval.api.model import LM  # pyright: ignore[reportMissingImports]  an optional extra
 from lm_eval.api.registry import register_model  # pyright: ignore[reportMissingImports]
 from tqdm import tqdm
@@ -18,7 +17,7 @@ from armd_dist.evaluation.perplexity import documents
 from armd_dist.evaluation.schemes import Scheme
 from armd_dist.evaluation.study import Wanted, passages_of
 from armd_dist.evaluation.texts import Document, TextSet
-from armd_dist.export.open import require_armd, window_length
+from armd_dist.export.open import device_of, require_armd, window_length
 from armd_dist.generation.generate import answer
 from armd_dist.generation.requests import Ordering, Prepared, Request
 from armd_dist.generation.sampling import Sampling
@@ -77,7 +76,7 @@ class ArmdLM(LM):
         if not str(batch_size).isdigit() or int(batch_size) < 1:
             raise EvaluationError(f"--batch_size {batch_size}: is no number from 1 up; give one, such as 16")
         _check_numbers({"streams": streams, "orders": orders, "max_length": max_length, "stride": stride})
-        self._device = _device(device)
+        self._device = device_of(device)
         self.ready = make_ready(Path(path), None, self._device, dtype, ema)
         self.path, self.streams, self.seed, self.batch_size = Path(path), streams, seed, int(batch_size)
         self.scheme = self._scheme(streams, orders)
@@ -150,16 +149,6 @@ def _check_numbers(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
         if value is not None and (type(value) is not int or value < 1):
             raise EvaluationError(f"--model_args {name}={value}: is no whole number from 1 up; give one")
-
-
-def _device(name: str | None) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise EvaluationError(f"--device {name}: cannot be used here ({reason}); use --device cpu") from error
-    return device
 
 
 def _pair(context: str, continuation: str) -> Document:

@@ -1,6 +1,7 @@
 """The page's charts, as SVG: what more streams cost, and what they bring."""
 
 import io
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 BLUE, ORANGE, GREEN = "#4477aa", "#ee8866", "#228833"
@@ -17,7 +18,7 @@ def streams_of(name: str) -> int | None:
 
 def speed_chart(points: Points, axis: str, label: str, reference: dict[str, Any] | None = None) -> str:
     """Values with their intervals against speed, S beside each; the reference as a line with its interval."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     points = sorted(points, key=lambda point: point[1])
     if reference is not None:
         axes.axhline(reference["value"], color=GREEN, linewidth=1, label="held-out text")
@@ -25,17 +26,24 @@ def speed_chart(points: Points, axis: str, label: str, reference: dict[str, Any]
             axes.axhspan(reference["low"], reference["high"], color=GREEN, alpha=0.12, linewidth=0)
         axes.legend(frameon=False, loc="upper left")
     values = [found["value"] for _, _, found in points]
-    axes.errorbar([x for _, x, _ in points], values, yerr=_intervals(points), color=BLUE, marker="o", capsize=3)
+    axes.errorbar(
+        [x for _, x, _ in points],
+        values,
+        yerr=bars([found for _, _, found in points]),
+        color=BLUE,
+        marker="o",
+        capsize=3,
+    )
     for streams, x, found in points:
         axes.annotate(f"S = {streams}", (x, found["value"]), xytext=(8, -14), textcoords="offset points", fontsize=9)
     axes.margins(x=0.12, y=0.15)
     axes.set(xlabel=axis, ylabel=label)
-    return _svg(figure)
+    return svg(figure)
 
 
 def phases_chart(points: Points) -> str:
     """Perplexity of heads and of what follows in parallel, for each S."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     points = sorted(points)
     for side, (name, colour) in enumerate((("heads", ORANGE), ("parallel", BLUE))):
         there = [(at, found[name]) for at, (_, _, found) in enumerate(points) if found.get(name) is not None]
@@ -46,17 +54,18 @@ def phases_chart(points: Points) -> str:
     axes.set(ylabel="perplexity")
     axes.margins(y=0.15)
     axes.legend(frameon=False, loc="upper left")
-    return _svg(figure)
+    return svg(figure)
 
 
-def _intervals(points: Points) -> list[list[float]]:
+def bars(found: Sequence[Mapping[str, Any]]) -> list[list[float]]:
     """How far each interval reaches below and above its value; nothing where there is none."""
-    below = [found["value"] - found["low"] if found["low"] is not None else 0.0 for _, _, found in points]
-    above = [found["high"] - found["value"] if found["high"] is not None else 0.0 for _, _, found in points]
+    below = [one["value"] - one["low"] if one["low"] is not None else 0.0 for one in found]
+    above = [one["high"] - one["value"] if one["high"] is not None else 0.0 for one in found]
     return [[max(side, 0.0) for side in sides] for sides in (below, above)]
 
 
-def _figure() -> tuple[Any, Any]:
+def new_figure() -> tuple[Any, Any]:
+    """A figure for SVG, and its axes."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -67,7 +76,8 @@ def _figure() -> tuple[Any, Any]:
     return figure, axes
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """The figure as an element of a page; it is closed."""
     import matplotlib
     from matplotlib import pyplot
 

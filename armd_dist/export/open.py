@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from armd_dist.checkpoint.folder import resolve_checkpoint
 from armd_dist.checkpoint.tensors import load_model
-from armd_dist.errors import EvaluationError, ExportError
+from armd_dist.errors import ConfigError, EvaluationError, ExportError, Problem
 from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.denoiser import Denoiser
@@ -143,3 +143,14 @@ def _read_config(file: Path) -> tuple[ModelConfig, str, int, bool]:
         raise ExportError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     except KeyError as error:
         raise ExportError(f"{file}: says nothing of trained.{error.args[0]}; {AGAIN}") from error
+
+
+def device_of(name: str | None) -> torch.device:
+    """What --device names; None: a GPU where there is one. Raises ConfigError where it cannot be used."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError([Problem("--device", name, f"cannot be used here ({reason})", "use --device cpu")]) from error
+    return device

@@ -1,13 +1,13 @@
 """report.html: one page that opens from disk without a network."""
 
 import html
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 from typing import Any, Self
 
+from armd_dist.evaluation.page_charts import bars, new_figure, svg
 from armd_dist.run import Run
 from data_pipeline.files import write_atomically
 
@@ -74,7 +74,7 @@ def write_report(story: Story, out: Path) -> Path:
 
 def _loss_figure(story: Story) -> str:
     """Loss by step, coloured by the curriculum's phase, with rho above."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for phase, colour in PHASE_COLOURS.items():
         points = [(line["step"], line["loss"]) for line in story.metrics if line["phase"] == phase and "loss" in line]
         if points:
@@ -85,12 +85,12 @@ def _loss_figure(story: Story) -> str:
         axes.axvline(step, color="#dddddd", linewidth=0.8, zorder=0)
     axes.set(xlabel="step", ylabel="training loss, nats per token")
     axes.legend(frameon=False)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _perplexity_figure(story: Story) -> str:
     """Perplexity against the decoder passes that a whole sequence takes."""
-    figure, axes = _figure()
+    figure, axes = new_figure()
     for label, results, colour in (
         ("before strided fine-tuning", story.before, "#ee8866"),
         ("after it", story.after, "#228833"),
@@ -98,31 +98,8 @@ def _perplexity_figure(story: Story) -> str:
         if results:
             found = list(results.values())
             values = [one["value"] for one in found]
-            ends = [(one["low"] or one["value"], one["high"] or one["value"]) for one in found]  # none of one document
-            errors = [[v - low for v, (low, _) in zip(values, ends, strict=True)]]
-            errors.append([high - v for v, (_, high) in zip(values, ends, strict=True)])
-            axes.errorbar([one["steps"] for one in found], values, yerr=errors, color=colour, marker="o", label=label)
+            steps = [one["steps"] for one in found]
+            axes.errorbar(steps, values, yerr=bars(found), color=colour, marker="o", label=label)
     axes.set(xlabel="decoder passes for a sequence (S = 4, 2, 1)", ylabel="held-out perplexity")
     axes.legend(frameon=False)
-    return _svg(figure)
-
-
-def _figure() -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.6))
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    from matplotlib import pyplot
-
-    out = io.StringIO()
-    figure.savefig(out, format="svg", bbox_inches="tight")
-    pyplot.close(figure)
-    text = out.getvalue()
-    return text[text.index("<svg") :]
+    return svg(figure)

@@ -138,7 +138,7 @@ class TestHarness:
             ({"dtype": "int8"}, "--model_args dtype=int8: is unknown"),
             ({"streams": 2, "orders": 3}, "--model_args streams=2: orders=3 are random"),
             ({"batch_size": "auto"}, "--batch_size auto: is no number"),
-            ({"device": "cuda:99"}, "--device cuda:99: cannot be used here"),
+            ({"device": "cuda:99"}, "--device=cuda:99: cannot be used here"),
             ({"max_length": 99}, "--sequence-length 99: is longer"),
             ({"streams": 0}, "--model_args streams=0: is no whole number"),
             ({"orders": "many"}, "--model_args orders=many: is no whole number"),
