@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from armd_dist.parallel.engines import sparingly
 from armd_dist.parallel.pipeline import Part
 from armd_dist.run import Run
+from armd_dist.training.config import TrainingConfig
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read at DeepSpeed's import
@@ -74,9 +75,7 @@ def settle(modules: Iterable[nn.Module], run: Run, device: torch.device) -> None
 def make_deepspeed(model: Part, run: Run) -> Any:
     """The DeepSpeed engine around this process' part of the model, with AdamW as the run sets it."""
     training = run.training
-    optimizer = Adam(
-        _parameter_groups(model, training.weight_decay), lr=0.0, betas=training.betas, eps=training.adam_eps
-    )
+    optimizer = Adam(_parameter_groups(model, training), lr=0.0, betas=training.betas, eps=training.adam_eps)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=_deepspeed_config(run), mpu=MegatronGroups()
     )
@@ -110,11 +109,20 @@ def _deepspeed_config(run: Run) -> dict[str, Any]:
     return config
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, norms do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _parameter_groups(model: Part, training: TrainingConfig) -> list[dict[str, Any]]:
+    """Matrices decay, norms do not. `rate`: of a learned order's heads the multiple of the learning rate."""
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.weights():
+        groups.setdefault((_rate(name, training), parameter.dim() > 1), []).append(parameter)
+    return [
+        {"params": found, "weight_decay": training.weight_decay if matrices else 0.0, "rate": rate}
+        for (rate, matrices), found in groups.items()
+    ]
+
+
+def _rate(name: str, training: TrainingConfig) -> float:
+    heads = {"forward_order.": training.forward_order_rate, "reverse_order.": training.reverse_order_rate}
+    return next((rate for head, rate in heads.items() if name.startswith(head)), 1.0)
 
 
 @contextmanager
