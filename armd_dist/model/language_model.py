@@ -5,6 +5,7 @@ from torch import nn
 
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
+from armd_dist.model.parametrization import output_multiplier
 from armd_dist.model.rotary import rotary_angles
 from armd_dist.model.shapes import Angles, Ids, Logits, OwnHidden, Weight
 from armd_dist.model.stages import Stage, whole
@@ -31,6 +32,7 @@ class LanguageModel(nn.Module):
             self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
             self.dropout = nn.Dropout(config.hidden_dropout)
         if self.stage.predicts:
+            self.output_multiplier = output_multiplier(config)
             self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
             if not config.tie_embeddings:
                 self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
@@ -42,7 +44,10 @@ class LanguageModel(nn.Module):
     def predict(self, rows: OwnHidden) -> Logits:
         """The head, on the token embedding's own rows where the two are tied."""
         weight = self.head_weight if self.packed_head is None else self.packed_head
-        return self.layers.logits(self.norm(rows), weight, self.config.vocab_size)
+        normed = self.norm(rows)
+        if self.output_multiplier != 1:
+            normed = normed * self.output_multiplier
+        return self.layers.logits(normed, weight, self.config.vocab_size)
 
     @property
     def head_weight(self) -> Weight:
