@@ -88,14 +88,15 @@ def generate(
 def _opened(model: Path, ema: bool, device: str | None, tensor: int) -> "Iterator[tuple[ARMD, Tokenizer]]":
     """The network, or this process' part of it. Raises GenerationError where the job has more processes, or fewer."""
     from armd_dist.errors import GenerationError
-    from armd_dist.export.open import device_of, open_armd, open_armd_across
+    from armd_dist.export.open import device_of, open_armd, open_armd_across, settle
 
     if (processes := own_world_size()) != tensor:
         start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"
         raise GenerationError(f"--tensor-parallel {tensor}: this job has {processes} processes; start it {start}")
     if tensor == 1:
         network, tokenizer = open_armd(model, ema)
-        yield network.to(device_of(device)), tokenizer
+        settle(network, device_of(device))
+        yield network, tokenizer
         return
     if device is not None:
         raise GenerationError(f"--device {device}: with --tensor-parallel each process takes its own; leave it out")

@@ -40,7 +40,7 @@ def serve(
     """
     _check(api_key)
 
-    from armd_dist.export.open import device_of, open_armd
+    from armd_dist.export.open import device_of, open_armd, settle
     from armd_dist.serving.run import make_server
 
     config = _settings(
@@ -55,7 +55,8 @@ def serve(
         api_key=api_key,
     )
     network, tokenizer = open_armd(model, ema)
-    server = make_server(network.to(device_of(device)), tokenizer, model, config)
+    settle(network, device_of(device))
+    server = make_server(network, tokenizer, model, config)
     open_to_all = api_key is None and not _is_local(host)
 
     def tell(address: str) -> None:

@@ -20,6 +20,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.network import Network
+from armd_dist.model.packing import pack
 from data_pipeline.tokenizer import Tokenizer
 
 AGAIN = "write it anew with armd export CHECKPOINT OUT"
@@ -143,6 +144,12 @@ def _read_config(file: Path) -> tuple[ModelConfig, str, int, bool]:
         raise ExportError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     except KeyError as error:
         raise ExportError(f"{file}: says nothing of trained.{error.args[0]}; {AGAIN}") from error
+
+
+def settle(network: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    """Moves a network of one process to where it will be read, and readies it for that; nothing else can follow."""
+    network.to(device, dtype)
+    pack(network)
 
 
 def device_of(name: str | None) -> torch.device:

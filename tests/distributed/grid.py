@@ -32,6 +32,12 @@ LINEAR = {"model.query_context": "both"}
 # Matrices of a quarter of the rate, and a stage of a long pipeline without any table.
 MUP = SWITCHES | {"model.mup_base_width": 8, "model.num_layers": 5}
 DENOISER = {"model.network": "denoiser", "orders.block_length": 4}
+LEARNED = {
+    "model.network": "denoiser",
+    "model.learned_order": True,
+    "training.forward_order_rate": 0.5,
+    "training.reverse_order_rate": 2.0,
+}
 PACKED = {"data.path": "documents"}
 APART = PACKED | {"data.attention": "within_document"}
 REFERENCES: dict[str, dict[str, Any]] = {
@@ -41,6 +47,7 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "dropout": DROPOUT,
     "linear": LINEAR,
     "denoiser": DENOISER,
+    "learned": LEARNED,
     "deep": DEEP,
     "mup": MUP,
     "packed": PACKED,
@@ -66,6 +73,8 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
     "data_2_zero_3_selective": (2, "switches", [zero(3) | SELECTIVE | SWITCHES]),
     "tensor_2_sequence_within_document": (2, "apart", [SEQUENCE | APART]),
+    "tensor_2_learned": (2, "learned", [TENSOR | LEARNED]),
+    "data_2_zero_1_learned": (2, "learned", [zero(1) | LEARNED]),
     "pipeline_2_within_document": (2, "apart", [PIPELINE | APART]),
     "pipeline_2": (2, "plain", [PIPELINE]),
     "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),
@@ -91,6 +100,10 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_pipeline_2_sequence_within_document": (4, "apart", [PIPELINE | SEQUENCE | APART]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
+    "checkpoints_of_learned": (2, "learned", [TENSOR | LEARNED, zero(3) | LEARNED | AGAIN, zero(1) | LEARNED]),
+    **{f"data_2_zero_{stage}_learned": (2, "learned", [zero(stage) | LEARNED]) for stage in (2, 3)},
+    "tensor_2_learned_recompute": (2, "learned", [TENSOR | LEARNED | AGAIN]),
+    "tensor_2_data_2_zero_3_learned_selective": (4, "learned", [TENSOR | zero(3) | LEARNED | SELECTIVE]),
     "data_2_zero_3_linear": (2, "linear", [zero(3) | LINEAR | AGAIN]),
     "data_2_zero_3_switches": (2, "switches", [zero(3) | SWITCHES]),
     **{
