@@ -3,8 +3,6 @@
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from armd_dist.cli.arguments import DEVICE, EMA, MODEL
-from armd_dist.cli.place import own_world_size
+from armd_dist.cli.generator import Source, opened
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +26,7 @@ ORDER_HELP = (
     "Of placing tokens: --streams strided ones, one by one, one by one at random, --block-size at a time, or as a "
     "network with model.learned_order chooses."
 )
+ORDER_FROM_HELP = "With --order learned: a run, checkpoint or export whose network says where; MODEL says what."
 BLOCK_HELP = "With --order block: neighbours at a time; with learned: the places to come first, so many at a time."
 STEPS_HELP = "With --order learned: passes in all, each as many places as fall to it. Default: one place a pass."
 MIN_P_HELP = "Sample among tokens of at least this share of the likeliest one's mass."
@@ -49,6 +48,7 @@ def generate(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="With --prompts: texts decoded together.")] = 16,
     order: Annotated[OrderChoice, typer.Option(help=ORDER_HELP)] = "strided",
+    order_from: Annotated[Path | None, typer.Option(help=ORDER_FROM_HELP)] = None,
     streams: Annotated[int, typer.Option(min=1, help="Strided streams S: S tokens at a time after the heads.")] = 1,
     block_size: Annotated[int | None, typer.Option(min=1, help=BLOCK_HELP)] = None,
     steps: Annotated[int | None, typer.Option(min=1, help=STEPS_HELP)] = None,
@@ -80,36 +80,14 @@ def generate(
     )
     asked = [(text, Request((text, max_new_tokens))) for text in prompt or ([] if infill else [""])]
     asked += [(text, Request(parse_infill(text), infill=True)) for text in infill or []]
-    with _opened(model, ordering, ema, device, tensor_parallel) as (network, tokenizer):
+    with opened(Source(model, order_from, ema, device, tensor_parallel), ordering) as (network, tokenizer):
         if prompts is not None and out is not None:
             settings = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
-            _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, **settings)
+            models = (model, order_from)
+            _answer_file(network, tokenizer, models, prompts, out, ordering, sampling, batch_size, **settings)
             return
         for number, (text, request) in enumerate(asked):
             _answer(network, tokenizer, text, replace(request, seed=seed + number), ordering, sampling, as_json)
-
-
-@contextmanager
-def _opened(
-    model: Path, ordering: "Ordering", ema: bool, device: str | None, tensor: int
-) -> "Iterator[tuple[Generator, Tokenizer]]":
-    """The network, or this process' part of it. Raises GenerationError where the job has more processes, or fewer."""
-    from armd_dist.errors import GenerationError
-    from armd_dist.export.open import device_of, open_across, open_generator, settle
-
-    if (processes := own_world_size()) != tensor:
-        start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"
-        raise GenerationError(f"--tensor-parallel {tensor}: this job has {processes} processes; start it {start}")
-    learned = ordering.name == "learned"
-    if tensor == 1:
-        network, tokenizer = open_generator(model, learned, ema)
-        settle(network, device_of(device))
-        yield network, tokenizer
-        return
-    if device is not None:
-        raise GenerationError(f"--device {device}: with --tensor-parallel each process takes its own; leave it out")
-    with open_across(model, tensor, learned, ema) as opened:
-        yield opened
 
 
 def _leads() -> bool:
@@ -204,7 +182,7 @@ def watch(decoding: "Underway", tokenizer: "Tokenizer", console: "Console") -> N
 def _answer_file(
     network: "Generator",
     tokenizer: "Tokenizer",
-    model: Path,
+    models: tuple[Path, Path | None],
     prompts: Path,
     out: Path,
     ordering: "Ordering",
@@ -227,7 +205,8 @@ def _answer_file(
             pass
         return
     settings: dict[str, object] = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
-    settings |= {"prompts_sha256": sha256_of(prompts), "weights_sha256": weights_of(model)}
+    settings |= {"prompts_sha256": sha256_of(prompts), "weights_sha256": weights_of(models[0])}
+    settings |= {} if models[1] is None else {"order_weights_sha256": weights_of(models[1])}
     settings |= {"order": ordering.name, "streams": ordering.streams, "block_size": ordering.block_size}
     settings |= {"steps": ordering.steps}
     settings |= {**asdict(sampling), "device": next(network.parameters()).device.type}

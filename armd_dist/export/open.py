@@ -27,7 +27,7 @@ from data_pipeline.tokenizer import Tokenizer
 AGAIN = "write it anew with armd export CHECKPOINT OUT"
 DENOISER = "model.network=denoiser is trained and evaluated only; give a model of network armd"
 LEARNED = "model.learned_order=true writes text by armd generate --order learned alone; give a model of network armd"
-NOT_LEARNED = "has learned no order; use another --order, or give a model with model.learned_order=true"
+NOT_LEARNED = "has learned no order; use another --order, or give --order-from, a model with model.learned_order=true"
 
 
 @dataclass(frozen=True)

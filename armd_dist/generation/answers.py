@@ -10,8 +10,8 @@ from typing import Any
 
 from armd_dist.checkpoint.folder import COMPLETE, resolve_checkpoint
 from armd_dist.errors import GenerationError
-from armd_dist.generation.generate import Generator, Sample, answer
-from armd_dist.generation.requests import Ordering, Prepared, Request, check_pieces, parse_infill, prepare
+from armd_dist.generation.generate import Generator, answer
+from armd_dist.generation.requests import Ordering, Prepared, Request, Sample, check_pieces, parse_infill, prepare
 from armd_dist.generation.sampling import Sampling
 from data_pipeline.files import sha256_of, write_atomically
 from data_pipeline.tokenizer import Tokenizer

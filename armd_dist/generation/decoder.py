@@ -100,6 +100,11 @@ class Decoding:
         """Whether there is a text that is not over."""
         return any(needed > self.number for needed in self.ends.needed)
 
+    @property
+    def places(self) -> list[int]:
+        """Of each text up to its end, as far as that is known."""
+        return self.ends.places.tolist()
+
     @torch.inference_mode()
     def step(self) -> None:
         """One forward pass, and the tokens of its block."""

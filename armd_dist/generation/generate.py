@@ -1,35 +1,21 @@
 """Text in, text out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 
 from armd_dist.generation.decoder import Decoding, Generated
+from armd_dist.generation.guided import GuidedARMD, GuidedDecoding
 from armd_dist.generation.learned import LearnedDecoding
 from armd_dist.generation.passes import make_batch
-from armd_dist.generation.requests import Prepared
+from armd_dist.generation.requests import Prepared, Sample
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
 from armd_dist.model.learned_order import LearnedOrderDenoiser
 from data_pipeline.tokenizer import Tokenizer
 
 OPEN = "·"
-Generator = ARMD | LearnedOrderDenoiser  # networks that write text
-Underway = Decoding | LearnedDecoding
-
-
-@dataclass(frozen=True)
-class Sample:
-    """text: the continuation of a prompt, or all of a text whose holes were filled, up to its end.
-
-    tokens and logprobs (nats, of the model itself): what was generated up to the text's end, in text order, that end
-    included where the model set it. passes: forward passes that this text needed.
-    """
-
-    text: str
-    tokens: list[int]
-    logprobs: list[float]
-    passes: int
+Generator = ARMD | LearnedOrderDenoiser | GuidedARMD  # networks that write text
+Underway = Decoding | LearnedDecoding | GuidedDecoding
 
 
 def answer(model: Generator, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> list[Sample]:
@@ -41,7 +27,9 @@ def answer(model: Generator, tokenizer: Tokenizer, prepared: Sequence[Prepared],
 
 
 def begin(model: Generator, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> Underway:
-    """The decode of prepared requests, for those who look on. A network that learned an order needs their pace."""
+    """The decode of prepared requests, for those who look on. A learned order needs their pace."""
+    if isinstance(model, GuidedARMD):
+        return GuidedDecoding(model, prepared, sampling, tokenizer.bos_id, tokenizer.eos_id)
     ids, turns = make_batch([one.ids for one in prepared], [one.turns for one in prepared], tokenizer.bos_id)
     seeds = [one.request.seed for one in prepared]
     given = (sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
@@ -59,7 +47,7 @@ def samples_of(decoding: Underway, tokenizer: Tokenizer, prepared: Sequence[Prep
 
 def text_so_far(decoding: Underway, tokenizer: Tokenizer, row: int = 0) -> str:
     """One whole text of a decode under way, up to its end where that is known; a dot for each token still open."""
-    end = int(decoding.ends.places[row])
+    end = int(decoding.places[row])
     tokens = decoding.text[row, 1 : end + 1].tolist()
     there = [0 <= turn <= decoding.number for turn in decoding.turns[row, :end].tolist()]
     runs = groupby(zip(tokens, there, strict=True), key=lambda pair: pair[1])

@@ -82,6 +82,11 @@ class LearnedDecoding:
         """Whether there is a text that is not over."""
         return bool(self._unfinished().any())
 
+    @property
+    def places(self) -> list[int]:
+        """Of each text up to its end, as far as that is known."""
+        return self.ends.places.tolist()
+
     @torch.inference_mode()
     def step(self) -> None:
         """One forward pass for each length of text, and the tokens of the places that it chose."""

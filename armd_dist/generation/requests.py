@@ -1,4 +1,4 @@
-"""What a user asks for: text with holes, and the order in which they are filled."""
+"""What a user asks for, text with holes and the order in which they are filled, and what a user gets."""
 
 import re
 from collections.abc import Sequence
@@ -92,6 +92,20 @@ class Prepared:
     ids: list[int | None]
     turns: list[int]
     pace: Pace | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """text: the continuation of a prompt, or all of a text whose holes were filled, up to its end.
+
+    tokens and logprobs (nats, of the model itself): what was generated up to the text's end, in text order, that end
+    included where the model set it. passes: forward passes that this text needed.
+    """
+
+    text: str
+    tokens: list[int]
+    logprobs: list[float]
+    passes: int
 
 
 def parse_infill(text: str) -> tuple[str | int, ...]:

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
-from armd_dist.generation.generate import Sample
 from armd_dist.generation.passes import KNOWN, check_length, lay_columns, make_batch
-from armd_dist.generation.requests import Prepared
+from armd_dist.generation.requests import Prepared, Sample
 from armd_dist.generation.sampling import Sampling, draw_uniforms
+from armd_dist.model.shapes import Ids
 from data_pipeline.tokenizer import Tokenizer
 
 # Fields of a text's table, a number for each column: the slot in the text (BOS has 0), the place, the neighbours'
@@ -26,23 +27,28 @@ class Text:
     def __init__(self, prepared: Prepared, sampling: Sampling, bos_id: int, eos_id: int | None, top: int = 0) -> None:
         self.prepared, self.sampling, self.eos_id, self.top = prepared, sampling, eos_id, top
         ids, turns = make_batch([prepared.ids], [prepared.turns], bos_id)
-        columns = lay_columns(turns)
-        self.turns = turns[0].numpy()
-        self.ends = columns.ends
-        own = (columns.slots, columns.places, columns.left, columns.left_distance)
-        own = (*own, columns.right, columns.right_distance)
-        self.table = np.stack([*(part[0].numpy() for part in own), *_spans(columns.ends)])
+        self._lay(turns)
         self.tokens = np.concatenate(([bos_id], ids[0].numpy(), [bos_id]))
         self.logprobs = np.zeros(len(self.tokens))
         self.tops: dict[int, list[tuple[int, float]]] = {}
         self.uniforms = self._draw(prepared.request.seed)
         self.number = 0
         self.end = len(self.turns)
-        self._needed = np.maximum.accumulate(self.turns)
         known = np.flatnonzero(self.turns == KNOWN)
         self.last_known = int(known[-1]) if len(known) else -1
         self.final = 0
         self._advance()
+
+    def choose(self, places: np.ndarray) -> None:
+        """Has the next pass fill these open places, from 0, and later ones all the others."""
+        turns = np.where(self.turns > self.number, self.number + 2, self.turns)
+        turns[places] = self.number + 1
+        self._lay(torch.from_numpy(turns)[None])
+
+    @property
+    def open(self) -> np.ndarray:
+        """[places], true where nothing stands yet."""
+        return self.turns > self.number
 
     @property
     def done(self) -> bool:
@@ -115,6 +121,14 @@ class Text:
         while self.final < self.end and self.turns[self.final] <= self.number:
             self.final += 1
         self.final = min(self.final, self.end)
+
+    def _lay(self, turns: Ids) -> None:
+        columns = lay_columns(turns)
+        self.turns, self.ends = turns[0].numpy(), columns.ends
+        self._needed = np.maximum.accumulate(self.turns)
+        own = (columns.slots, columns.places, columns.left, columns.left_distance)
+        own = (*own, columns.right, columns.right_distance)
+        self.table = np.stack([*(part[0].numpy() for part in own), *_spans(columns.ends)])
 
     def _draw(self, seed: int) -> np.ndarray:
         """The n-th number of the text's seed for the n-th place that it fills, in text order, as `Decoding` has it."""

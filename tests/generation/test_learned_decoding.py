@@ -5,26 +5,17 @@ import math
 
 import pytest
 import torch
-from toys import BOS, tiny_config
+from learners import learner
+from toys import BOS
 
 from armd_dist.generation.learned import LearnedDecoding, Pace
 from armd_dist.generation.passes import KNOWN, make_batch
 from armd_dist.generation.sampling import Sampling
-from armd_dist.model.initialization import initialize
-from armd_dist.model.layers import PlainLayers
 from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.objectives.learned_order import reader
 from armd_dist.objectives.schedulers import polynomial
 
 SPREAD = torch.tensor([[0.4, 0.9, 0.2, 1.3]], dtype=torch.float64)
-
-
-def learner(vocab: int = 30) -> LearnedOrderDenoiser:
-    settings = {"network": "denoiser", "learned_order": True, "num_layers": 2, "vocab_size": vocab, "init_std": 1.0}
-    config = tiny_config(**settings)
-    model = LearnedOrderDenoiser(config, PlainLayers())
-    initialize(model, config, seed=0)
-    return model.double().eval()
 
 
 def begin(

@@ -63,11 +63,24 @@ def test_who_writes_how(learned: Path, trained: Path, tmp_path: Path) -> None:
         ((trained, "--order", "learned"), ExportError, "has learned no order"),
         ((trained, "--steps", 4), GenerationError, "--steps=4: is for --order learned"),
         ((learned, "--order", "learned", "--steps", 4, "--block-size", 2), GenerationError, "--steps=4: .* give one"),
+        ((trained, "--order-from", learned), GenerationError, "--order-from .*: is for --order learned"),
+        ((trained, "--order", "learned", "--order-from", trained), ExportError, "has learned no order"),
+        ((trained, "--order", "learned", "--order-from", learned, "--steps", 2), GenerationError, "--steps 2: leaves"),
         ((learned, "--order", "learned", *of_file), GenerationError, "permutation: the network chooses"),
     ]
     for words, kind, told in wrong:
         with pytest.raises(kind, match=told):
             verb(*words)
+
+
+def test_one_network_says_where_and_another_what(learned: Path, trained: Path, tmp_path: Path) -> None:
+    ask = (trained, "--order", "learned", "--order-from", learned, "--max-new-tokens", 6, "--seed", 3)
+    one, two = (json.loads(verb(*ask, *pace, "--prompt", "The value", "--json")) for pace in ((), ("--block-size", 3)))
+    assert (one["passes"], two["passes"], len(two["tokens"])) == (len(one["tokens"]), 2, 6)
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "out.jsonl"
+    prompts.write_text('{"prompt": "The value"}\n{"infill": "to <hole:4> that"}\n')
+    assert "2 answers" in verb(*ask, "--prompts", prompts, "--out", out)
+    assert json.loads(out.read_text().splitlines()[0])["tokens"] == one["tokens"]
 
 
 def test_two_processes_write_the_same(learned: Path) -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from inprocess import InProcess, Serve, events_of, mixed
 
-from armd_dist.generation.generate import Sample
+from armd_dist.generation.requests import Sample
 from armd_dist.model.armd import ARMD
 from data_pipeline.tokenizer import Tokenizer
 
