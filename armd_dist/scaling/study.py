@@ -24,7 +24,7 @@ def _once(values: list[Any]) -> list[Any]:
 
 def _trainable(name: Any) -> Any:
     if name == "lomdm":
-        raise ValueError("cannot be trained by this version; leave it out")
+        raise ValueError("has no place in a ladder yet; leave it out")
     return name
 
 

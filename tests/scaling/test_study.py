@@ -47,7 +47,7 @@ def test_all_problems_of_settings_are_told_at_once(tmp_path: Path) -> None:
     found = problems(tmp_path, **wrong)
     assert len(found) == 5
     for part in (
-        "objectives.1=lomdm: cannot be trained by this version; leave it out",
+        "objectives.1=lomdm: has no place in a ladder yet; leave it out",
         "wants exactly one of tokens, tokens_per_parameter and flops; keep one",
         "depths=[2, 2]: [2, 2] names a value twice; give each once",
         "sizes=[3]: is not a setting of a study",
