@@ -75,6 +75,13 @@ class ModelConfig(BaseModel):
     rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position embedding.")
     norm_eps: float = Field(1e-5, gt=0)
     init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights; residual outputs get less.")
+    mup_base_width: int | None = Field(
+        None,
+        ge=1,
+        description="The hidden_size for which learning_rate and init_std were tuned: they then hold for a network of "
+        "any width, by muP (arXiv 2203.03466), which scales initial weights, the learning rate of each kind of weight, "
+        "attention and logits. Tune at 128 to 256, with the same depth. null: the standard parametrisation.",
+    )
     pad_vocab_to: int = Field(
         128,
         ge=1,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.network import make_network
+from armd_dist.model.parameter_groups import set_learning_rate
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.average import Average
@@ -83,8 +84,7 @@ class Engine:
         """
         loss, figures = self._over_all(self._gradients(micro_batches))
         enter("updating the weights")
-        for group in self.zero.optimizer.param_groups:
-            group["lr"] = learning_rate * group["rate"]
+        set_learning_rate(self.zero.optimizer.param_groups, learning_rate)
         result = StepResult(loss, self._update(skips=not math.isfinite(loss)), figures)
         self.skipped_updates += not result.finite
         return result

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
 from armd_dist.errors import ConfigError, Problem
@@ -22,13 +22,7 @@ def _once(values: list[Any]) -> list[Any]:
     return values
 
 
-def _trainable(name: Any) -> Any:
-    if name == "lomdm":
-        raise ValueError("has no place in a ladder yet; leave it out")
-    return name
-
-
-Objective = Annotated[Literal["armd", "ar", "mdm", "bd3lm"], BeforeValidator(_trainable)]
+Objective = Literal["armd", "ar", "mdm", "bd3lm", "lomdm"]
 
 
 class LadderConfig(BaseModel):
@@ -38,11 +32,12 @@ class LadderConfig(BaseModel):
 
     width_per_layer: int = Field(64, ge=1, description="hidden_size = depth x this.")
     head_width: int = Field(64, ge=1, description="Heads = hidden_size / this, which must divide.")
-    learning_rate_power: float = Field(
-        1.0,
+    learning_rate_power: float | None = Field(
+        None,
         ge=0,
         description="The base's learning rate is that of its own width; at another it falls with width to this power. "
-        "1 is what GPT-3's table of rates comes to.",
+        "null: 1, which is what GPT-3's table of rates comes to. With model.mup_base_width in the base or settings "
+        "all sizes have the base's rate, and this is to be left out.",
     )
 
 

@@ -29,6 +29,8 @@ SWITCHES = {
 # Sizes that two processes cannot halve: parts of a parameter are then padded.
 ODD = {"model.hidden_size": 15, "model.num_attention_heads": 3, "model.position_embedding": "learned"}
 LINEAR = {"model.query_context": "both"}
+# Matrices of a quarter of the rate, and a stage of a long pipeline without any table.
+MUP = SWITCHES | {"model.mup_base_width": 8, "model.num_layers": 5}
 DENOISER = {"model.network": "denoiser", "orders.block_length": 4}
 LEARNED = {
     "model.network": "denoiser",
@@ -48,6 +50,7 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "denoiser": DENOISER,
     "learned": LEARNED,
     "deep": DEEP,
+    "mup": MUP,
     "packed": PACKED,
     "apart": APART,
     "denoiser_apart": DENOISER | APART,
@@ -80,6 +83,7 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "pipeline_2_recompute_dropout_zero_1": (2, "dropout", [PIPELINE | AGAIN | DROPOUT | zero(1)]),
     "pipeline_2_recompute_by_rank": (2, "plain", [PIPELINE | {"parallel.recompute": ["full", "selective"]}]),
     "checkpoints_of_pipelines": (2, "deep", [DEEP | zero(1), PIPELINE | DEEP, TENSOR | DEEP, VIRTUAL | zero(1)]),
+    "checkpoints_under_mup": (2, "mup", [SEQUENCE | MUP, zero(3) | MUP, PIPELINE | MUP | zero(1), zero(2) | MUP]),
     "checkpoints_of_every_stage": (2, "odd", [zero(stage) | ODD for stage in HANDS_TO_ALL]),
     "checkpoints_of_every_kind": (2, "plain", [SEQUENCE, zero(3), TENSOR | AGAIN, zero(2) | OFFLOAD, SEQUENCE]),
 }
@@ -115,6 +119,8 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "pipeline_2_denoiser": (2, "denoiser", [PIPELINE | DENOISER | zero(2)]),
     **{f"pipeline_2_zero_{stage}_offload": (2, "plain", [PIPELINE | zero(stage) | OFFLOAD]) for stage in (1, 2)},
     "pipeline_4": (4, "deep", [DEEP | {"parallel.pipeline": 4}]),
+    "pipeline_4_mup": (4, "mup", [MUP | zero(1) | {"parallel.pipeline": 4}]),
+    "data_2_zero_1_offload_mup": (2, "mup", [MUP | zero(1) | OFFLOAD]),
     "tensor_2_pipeline_2_sequence": (4, "plain", [PIPELINE | SEQUENCE]),
     "tensor_2_pipeline_2_virtual_2_sequence": (4, "deep", [VIRTUAL | SEQUENCE | AGAIN]),
     **{f"pipeline_2_data_2_zero_{stage}": (4, "plain", [PIPELINE | zero(stage)]) for stage in (0, 1, 2)},

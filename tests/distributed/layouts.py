@@ -59,6 +59,7 @@ TREE: dict[str, Any] = {
         "learning_rate": 3e-3,
         "warmup_steps": 4,
         "clip_grad": 0.5,
+        "weight_decay": 0.1,
         "ema_decay": EMA_DECAY,
         "adam_eps": 1e-5,  # where a gradient is next to nothing, Adam would blow its rounding up to a whole step
     },
