@@ -128,7 +128,7 @@ def order_bound(read: Read, forward: Scheduler, text: Tensor) -> Tensor:
     states = all_maskings(len(text))[1:]
     reading = read(text.expand(len(states), -1), states)
     chances = of_states(forward, states), reading.scheduler.log_next(states)
-    terms = order_terms(nll_of(reading, text), states, *chances)
+    terms = order_terms(nll_of(reading, text), states, *chances).of_texts()
     return (visits(forward, len(text)) * terms.total).sum()
 
 
@@ -137,7 +137,7 @@ def nelbo_by_states(read: Read, forward: Scheduler, text: Tensor) -> Tensor:
     states = all_maskings(len(text))[1:]
     reading = read(text.expand(len(states), -1), states)
     rates = forward.exponents.expand(len(states), -1)
-    terms = nelbo_terms(nll_of(reading, text), states, rates, reading.scheduler.exponents)
+    terms = nelbo_terms(nll_of(reading, text), states, rates, reading.scheduler.exponents).of_texts()
     lasts = 1 / (rates * states).sum(1)
     return (visits(forward, len(text)) * lasts * terms.total).sum()
 
@@ -148,7 +148,8 @@ def terms_at(read: Read, forward: Scheduler, text: Tensor, t: float) -> tuple[Te
     time = torch.full((len(hidden),), t, dtype=torch.float64)
     reading, forward = read(text.expand(len(hidden), -1), hidden), spread_over(forward, len(hidden))
     velocities = forward.velocity(time), reading.scheduler.velocity(time)
-    return forward.log_probability(hidden, time), nelbo_terms(nll_of(reading, text), hidden, *velocities)
+    terms = nelbo_terms(nll_of(reading, text), hidden, *velocities).of_texts()
+    return forward.log_probability(hidden, time), terms
 
 
 def nelbo(read: Read, forward: Scheduler, text: Tensor) -> float:

@@ -21,6 +21,7 @@ from armd_dist.export.open import device_of, require_armd, window_length
 from armd_dist.generation.generate import answer
 from armd_dist.generation.requests import Ordering, Prepared, Request
 from armd_dist.generation.sampling import Sampling
+from armd_dist.model.denoiser import Denoiser
 
 MAX_NEW_TOKENS = 256  # where a task names no number, as in the harness; at most half of the model's length
 ARGUMENTS = "path, streams, orders, ema, dtype, max_length, stride, seed"
@@ -85,7 +86,7 @@ class ArmdLM(LM):
 
     def _scheme(self, streams: int, orders: int | None) -> Scheme:
         """The last of those that `armd eval` would make."""
-        exact = None if streams == 1 and self.ready.opened.block_length is not None else [streams]
+        exact = None if streams == 1 and isinstance(self.ready.opened.network, Denoiser) else [streams]
         return Wanted(exact, None, orders).schemes(self.ready, [])[-1]
 
     @property

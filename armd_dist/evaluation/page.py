@@ -41,7 +41,13 @@ PERPLEXITIES = {
     "bits_per_byte": "bits per byte",
     "importance": "importance weighted",
 }
-SCORED = {"documents": "documents", "tokens": "tokens", "bytes": "bytes", "draws": "draws"}
+SCORED = {
+    "documents": "documents",
+    "tokens": "tokens",
+    "bytes": "bytes",
+    "draws": "draws",
+    "draw_error": "their error in nats per token",
+}
 GENERATED = {
     "gen_ppl.value": "gen-PPL",
     "gen_ppl.low": "95 % interval",
@@ -63,7 +69,7 @@ WRITTEN = {
     "gen_ppl.empty": "empty texts",
 }
 VARIETY = ("entropy", "distinct_1", "distinct_2", "distinct_3", "repetition_4", "mauve")
-THREE_DIGITS = ("price.value", "price.low", "bits_per_byte", *VARIETY)
+THREE_DIGITS = ("price.value", "price.low", "bits_per_byte", "draw_error", *VARIETY)
 
 
 def write_page(folder: Path, evaluation: Row) -> Path:

@@ -27,7 +27,8 @@ class Perplexity(Interval):
     bits_per_byte: of the text, None where the tokenizer does not tell bytes. heads: of tokens generated one by one at
     the start; parallel: of those generated S at a time; each None without such a phase. steps: passes of the longest
     item. draws: random orders, or maskings, of each item; None for an exact figure. importance: exp of the tighter
-    bound -log (1 / draws) sum p per token, for random orders.
+    bound -log (1 / draws) sum p per token, for random orders. draw_error: standard error of the nats per token that
+    the draws leave on these items, for two of them or more.
     """
 
     tokens: int
@@ -39,6 +40,7 @@ class Perplexity(Interval):
     steps: int | None
     draws: int | None = None
     importance: float | None = None
+    draw_error: float | None = None
 
 
 def summarize(records: Sequence[Record], steps: int | None, draws: int | None, weighted: bool) -> Perplexity:
@@ -62,6 +64,7 @@ def summarize(records: Sequence[Record], steps: int | None, draws: int | None, w
         steps=steps,
         draws=draws,
         importance=math.exp(_weighted(records) / tokens) if weighted else None,
+        draw_error=None if (draws or 1) < 2 else _draw_error(records) / tokens,
     )
 
 
@@ -120,3 +123,9 @@ def _weighted(records: Sequence[Record]) -> float:
         draws = np.sum([part[4] for part in parts], axis=0)
         total.append(math.log(len(draws)) - float(np.logaddexp.reduce(-draws)))
     return math.fsum(total)
+
+
+def _draw_error(records: Sequence[Record]) -> float:
+    """Of the nats of all items. Rather too large: a denoiser's draws of an item spread their hidden tokens evenly."""
+    of_items = [np.sum([part[4] for part in parts], axis=0) for parts, _ in records]
+    return math.sqrt(math.fsum(float(np.var(draws, ddof=1)) / len(draws) for draws in of_items))

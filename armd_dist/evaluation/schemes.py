@@ -12,8 +12,10 @@ from armd_dist.model.denoiser import lay_out_masked
 from armd_dist.model.layout import lay_out
 from armd_dist.model.shapes import Ids
 from armd_dist.objectives.documents import tokens_before
+from armd_dist.objectives.learned_order import BoundBatch, lay_out_known
 from armd_dist.objectives.likelihood import MicroBatch, stored
 from armd_dist.objectives.masked_diffusion import draw_masking, nelbo_weights
+from armd_dist.orders.masking import masking_noise, masking_times
 from armd_dist.orders.order import Integers, Order
 from armd_dist.orders.strided import num_heads
 
@@ -113,7 +115,40 @@ class Masked:
         return MicroBatch(layout, ids, weights), torch.arange(1, ids.shape[1] + 1).expand_as(ids)
 
 
-Scheme = Ordered | Masked
+@dataclass(frozen=True)
+class LearnedOrder:
+    """A bound of a learned order, under drawn maskings; a batch's items must have one shape. timeless: as of
+    `BoundBatch`."""
+
+    name: str
+    draws: int
+    timeless: bool
+    exact: bool = False
+
+    def steps(self, count: int) -> None:
+        return None
+
+    def heads(self, count: int) -> None:
+        return None
+
+    def batch(
+        self, items: Sequence[Item], numbers: Sequence[int], draw: int, bos_id: int, eos_id: int | None
+    ) -> tuple[MicroBatch, Ids]:
+        """As `Ordered.batch`. eos_id: None, as a learned order knows no documents."""
+        known, count = items[0].known, len(items[0].documents)
+        ids, samples = padded(items, bos_id), [number * self.draws + draw for number in numbers]
+        batch = BoundBatch(
+            lay_out_known(ids, bos_id),
+            ids,
+            share=torch.from_numpy(masking_times(SEED, samples)),
+            noise=torch.from_numpy(masking_noise(count, SEED, samples, draw=0)),
+            known=known,
+            timeless=self.timeless,
+        )
+        return batch, torch.arange(1, ids.shape[1] + 1).expand_as(ids)
+
+
+Scheme = Ordered | Masked | LearnedOrder
 
 
 def padded(items: Sequence[Item], bos_id: int) -> Ids:

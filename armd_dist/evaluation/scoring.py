@@ -9,7 +9,9 @@ from torch import Tensor
 
 from armd_dist.evaluation.items import Item, Source
 from armd_dist.evaluation.schemes import Scheme
+from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.model.network import Network
+from armd_dist.objectives.learned_order import BoundBatch
 from armd_dist.objectives.likelihood import MicroBatch
 from armd_dist.parallel.pipeline import Pipeline
 
@@ -34,7 +36,14 @@ class Scorer:
         if self.pipeline is not None:
             alike = [list(group) for _, group in groupby(batches, key=lambda batch: batch.targets.shape)]
             return [scores for group in alike for scores in self.pipeline.read(group, self._scores)]
-        return [self._scores(batch, self.network(batch.layout)) for batch in (b.to(self.device) for b in batches)]
+        return [self._one(batch.to(self.device)) for batch in batches]
+
+    def _one(self, batch: MicroBatch) -> Scores:
+        if not isinstance(batch, BoundBatch):
+            return self._scores(batch, self.network(batch.layout))
+        assert isinstance(self.network, LearnedOrderDenoiser), "the only one that such a scheme is made for"
+        nats = batch.nats(self.network).double().cpu()
+        return Scores(nats, torch.zeros_like(nats, dtype=torch.bool))
 
     def _scores(self, batch: MicroBatch, logits: Tensor) -> Scores:
         layers = self.network.layers

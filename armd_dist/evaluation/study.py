@@ -12,10 +12,12 @@ from armd_dist.evaluation.items import Passages, Source, Windows
 from armd_dist.evaluation.journal import Journal, Record
 from armd_dist.evaluation.opening import Ready
 from armd_dist.evaluation.perplexity import Interval, Perplexity, accuracy, price
-from armd_dist.evaluation.schemes import Masked, Ordered, Scheme
+from armd_dist.evaluation.schemes import LearnedOrder, Masked, Ordered, Scheme
 from armd_dist.evaluation.texts import TextSet
+from armd_dist.export.open import Opened
 from armd_dist.generation.requests import Ordering
 from armd_dist.model.denoiser import Denoiser
+from armd_dist.model.learned_order import LearnedOrderDenoiser
 from data_pipeline.stream import TokenStream
 
 LEFT_TO_RIGHT = Ordered("left_to_right", Ordering("left_to_right"))
@@ -42,7 +44,7 @@ class Wanted:
     def schemes(self, ready: Ready, material: "Sequence[Material]") -> list[Scheme]:
         """Raises EvaluationError for what this kind of model, or the dataset's windows, have not."""
         if isinstance(ready.opened.network, Denoiser):
-            return [self._maskings(ready.opened.block_length)]
+            return self._maskings(ready.opened)
         streams = self.streams or ([] if self.blocks else DEFAULT_STREAMS)
         longest = min(
             [one.about["sequence_length"] for one in material if "sequence_length" in one.about], default=None
@@ -56,15 +58,20 @@ class Wanted:
             made.append(Ordered("any_order", Ordering("random"), self.random_orders))
         return list(made)
 
-    def _maskings(self, block_length: int | None) -> Scheme:
+    def _maskings(self, opened: Opened) -> list[Scheme]:
         for option, value in (("--streams", self.streams), ("--blocks", self.blocks)):
             if value is not None:
                 shown = ",".join(map(str, value))
                 raise EvaluationError(f"{option} {shown}: a denoiser has a bound and no likelihood; leave it out")
         if self.random_orders == 0:
             raise EvaluationError("--random-orders 0: a denoiser's bound needs maskings; use 1 or more")
-        name = "masked_diffusion" if block_length is None else "block_diffusion"
-        return Masked(name, block_length, self.random_orders or MASKINGS)
+        draws, window = self.random_orders or MASKINGS, opened.block_length
+        if isinstance(opened.network, LearnedOrderDenoiser):
+            return [
+                LearnedOrder("learned_order", draws, timeless=False),
+                LearnedOrder("order_form", draws, timeless=True),
+            ]
+        return [Masked("masked_diffusion" if window is None else "block_diffusion", window, draws)]
 
 
 def parse_numbers(option: str, text: str) -> list[int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from armd_dist.model.config import ModelConfig
@@ -13,7 +14,7 @@ from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.model.network import Network
 from armd_dist.model.shapes import Ids, Masked, Times, Weights
 from armd_dist.objectives.likelihood import Loss, MicroBatch
-from armd_dist.objectives.order_diffusion import Terms, leave_one_out, nelbo_terms
+from armd_dist.objectives.order_diffusion import Terms, leave_one_out, nelbo_terms, order_terms
 from armd_dist.objectives.order_draws import Draw, at_state
 from armd_dist.objectives.reverse_process import Read, Reading
 from armd_dist.objectives.schedulers import learned_exponents, polynomial
@@ -42,9 +43,9 @@ class OrderBatch(MicroBatch):
     noise: tuple[Weights, Weights] = field(kw_only=True)
 
     def to(self, device: object) -> "OrderBatch":
-        targets, share, *noise = (each.to(device) for each in (self.targets, self.share, *self.noise))  # type: ignore[call-overload]
-        moved = {"layout": self.layout.to(device), "targets": targets, "share": share, "noise": tuple(noise)}
-        return replace(self, **moved)
+        moved, noise = super().to(device), tuple(each.to(device) for each in self.noise)  # type: ignore[call-overload]
+        share = self.share.to(device)  # type: ignore[call-overload]
+        return replace(self, layout=moved.layout, targets=moved.targets, share=share, noise=noise)
 
     def loss(self, model: Network, z_loss: float = 0.0) -> Loss:
         """The mean over all tokens, and how the order fares: nats per token, but for spreads of exponents."""
@@ -61,6 +62,38 @@ class OrderBatch(MicroBatch):
         nll = (found.terms.total / rows).mean().detach()
         means = {name: value.mean().detach() for name, value in figures.items()}
         return Loss((found.objective / rows).mean(), nll, means)
+
+
+@dataclass(frozen=True)
+class BoundBatch(MicroBatch):
+    """Texts to take a bound of, of which the first `known` tokens are given. layout: with nothing hidden; share, noise:
+    as of `at_state`, for the others; timeless: the order-form bound, else the NELBO."""
+
+    share: Times = field(kw_only=True)
+    noise: Weights = field(kw_only=True)
+    known: int = field(kw_only=True)
+    timeless: bool = field(kw_only=True)
+
+    def to(self, device: object) -> "BoundBatch":
+        moved, noise = super().to(device), self.noise.to(device)  # type: ignore[call-overload]
+        share = self.share.to(device)  # type: ignore[call-overload]
+        return replace(self, layout=moved.layout, targets=moved.targets, share=share, noise=noise)
+
+    @torch.no_grad()
+    def nats(self, model: LearnedOrderDenoiser) -> Weights:
+        """An estimate of the bound, [batch, rows], each token's part of it; 0 for known ones."""
+        assert isinstance(self.layout, DenoiserLayout), "of `lay_out_known`"
+        forward = exponents(model.order_of_text(self.layout), model.config)
+        drawn = at_state(forward[:, self.known :], self.share, self.noise)
+        hidden = F.pad(drawn.hidden, (self.known, 0))
+        logits, scores = model.read(replace(self.layout, masked=hidden))
+        nll = model.layers.token_nll(logits, self.targets).t()
+        reverse = exponents(scores, model.config)
+        if not self.timeless:
+            clock = drawn.clock[:, None]
+            return nelbo_terms(nll, hidden, forward * clock, reverse * clock).total
+        next_ones = (polynomial(each).log_next(hidden) for each in (forward, reverse))
+        return self.noise.shape[1] * order_terms(nll, hidden, *next_ones).total  # as many states as tokens
 
 
 def learned_order_batch(ids: Ids, seed: int, samples: Sequence[int], bos_id: int) -> OrderBatch:
@@ -95,7 +128,7 @@ def learned_order_loss(
     if z_loss:  # before the nats, which may overwrite the logits
         weights = torch.where(twice.masked, rates[0].detach(), 0.0)
         penalty = z_loss * (weights * model.layers.log_normalizer(logits).square().t()).sum(1).view(2, batch).mean(0)
-    terms = nelbo_terms(model.layers.token_nll(logits, twice.ids).t(), twice.masked, *rates)
+    terms = nelbo_terms(model.layers.token_nll(logits, twice.ids).t(), twice.masked, *rates).of_texts()
     losses = terms.total[:batch], terms.total[batch:]
     return OrderLoss(
         objective=leave_one_out(losses, (first.log_probability, second.log_probability)) + penalty,

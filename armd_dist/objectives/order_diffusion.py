@@ -13,28 +13,34 @@ from armd_dist.model.shapes import Masked, Times, Weights
 
 
 class Terms(NamedTuple):
-    """Of each text, [batch]: the nats of naming tokens, and those of not knowing the order that the text asks for."""
+    """Of each text, [batch], or of each of its positions, [batch, rows]: the nats of naming tokens, and those of not
+    knowing the order that the text asks for."""
 
-    cross_entropy: Times
-    order: Times
+    cross_entropy: Tensor
+    order: Tensor
 
     @property
-    def total(self) -> Times:
+    def total(self) -> Tensor:
         return self.cross_entropy + self.order
+
+    def of_texts(self) -> "Terms":
+        """Of each text, from those of its positions."""
+        return Terms(self.cross_entropy.sum(1), self.order.sum(1))
 
 
 def nelbo_terms(nll: Weights, hidden: Masked, forward: Weights, reverse: Weights) -> Terms:
-    """The integrand at one time: sum over hidden positions of A nll, and of A log(A / A') - (A - A').
+    """The integrand at one time: of each hidden position A nll, and A log(A / A') - (A - A').
 
     nll: [batch, rows], -log p(token | z); forward, reverse: the velocities A and A' at this time. Infinite where the
     forward process moves and the reverse one cannot.
     """
     divergence = torch.xlogy(forward, forward) - torch.xlogy(forward, reverse) - (forward - reverse)
-    return Terms(_over(hidden, forward * nll), _over(hidden, divergence))
+    return Terms(torch.where(hidden, forward * nll, 0.0), torch.where(hidden, divergence, 0.0))
 
 
 def order_terms(nll: Weights, hidden: Masked, forward: Weights, reverse: Weights) -> Terms:
-    """One step of the order-form bound: the sum of these over the states z of an order drawn by the forward scheduler.
+    """One step of the order-form bound, of each position; the bound is their sum over the states z of an order drawn by
+    the forward scheduler.
 
     forward, reverse: `Scheduler.log_next` of both at z. What the NELBO has on top is how long the reverse process
     stays in z, which no sampler of the jump chain needs: so this bound is never looser (derived).
@@ -42,7 +48,7 @@ def order_terms(nll: Weights, hidden: Masked, forward: Weights, reverse: Weights
     chance = forward.exp()
     possible = hidden & (chance > 0)
     difference = torch.where(possible, forward, 0.0) - torch.where(possible, reverse, 0.0)
-    return Terms(_over(possible, chance * nll), _over(possible, chance * difference))
+    return Terms(torch.where(possible, chance * nll, 0.0), torch.where(possible, chance * difference, 0.0))
 
 
 def leave_one_out(losses: tuple[Times, Times], log_probabilities: tuple[Times, Times]) -> Times:
@@ -54,7 +60,3 @@ def leave_one_out(losses: tuple[Times, Times], log_probabilities: tuple[Times, T
     """
     (first, second), (log_first, log_second) = losses, log_probabilities
     return (first + second) / 2 + (log_first - log_second) / 2 * (first - second).detach()
-
-
-def _over(hidden: Masked, values: Tensor) -> Times:
-    return torch.where(hidden, values, 0.0).sum(1)

@@ -62,6 +62,21 @@ def generate_in_jumps(read: Read, ids: Ids, hidden: Masked, generator: torch.Gen
     return ids
 
 
+@torch.no_grad()
+def generate_in_blocks(read: Read, ids: Ids, hidden: Masked, size: int, generator: torch.Generator) -> Ids:
+    """Fills the `size` hidden positions that are likeliest to come next, all at once, until none is left.
+
+    For schedulers of one window. Tokens of a block do not see each other, and no order is drawn: a heuristic.
+    """
+    while hidden.any():
+        log_probabilities, scheduler = read(ids, hidden)
+        rank = scheduler.exponents.masked_fill(~hidden, float("-inf")).argsort(1, descending=True).argsort(1)
+        chosen = hidden & (rank < size)
+        ids = torch.where(chosen, _draw(log_probabilities, generator), ids)
+        hidden = hidden & ~chosen
+    return ids
+
+
 def _draw(log_chances: Tensor, generator: torch.Generator) -> Tensor:
     """An index of the last dimension for each of the others."""
     flat = log_chances.exp().flatten(0, -2)

@@ -15,6 +15,7 @@ from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.objectives.learned_order import (
+    BoundBatch,
     exponents,
     lay_out_known,
     learned_order_batch,
@@ -147,6 +148,39 @@ def test_the_terms_are_on_average_the_nelbo() -> None:
         mean += (chance @ terms.total).item() / 3
     wanted = nelbo_by_states(reader(model, BOS), forward, TEXT).item()
     assert mean == pytest.approx(wanted, abs=1e-9)
+
+
+def bound(model: LearnedOrderDenoiser, share: Tensor, noise: Tensor, known: int, timeless: bool) -> Tensor:
+    ids = TEXT.repeat(len(share), 1)
+    batch = BoundBatch(texts(len(ids)), ids, share=share, noise=noise, known=known, timeless=timeless)
+    return batch.nats(model)
+
+
+@torch.no_grad()
+def test_what_is_evaluated_are_both_bounds() -> None:
+    """On average over orders and numbers of hidden tokens; state by state the order form is the lower one."""
+    model, orders = tiny_learner(), list(itertools.permutations(range(3)))
+    forward, read = forward_of(model, TEXT), reader(model, BOS)
+    noise = torch.stack([noise_for(order, forward.exponents[0]) for order in orders])
+    drawn = at_state(forward.exponents.expand(6, -1), torch.zeros(6, dtype=torch.float64), noise)
+    chance, mean = drawn.log_probability.exp(), {True: 0.0, False: 0.0}
+    for count in (1, 2, 3):
+        share = torch.full((6,), (count - 0.5) / 3, dtype=torch.float64)
+        found = {timeless: bound(model, share, noise, 0, timeless).sum(1) for timeless in mean}
+        assert (found[True] < found[False] + 1e-12).all()
+        mean = {timeless: mean[timeless] + (chance @ found[timeless]).item() / 3 for timeless in mean}
+    assert mean[False] == pytest.approx(nelbo_by_states(read, forward, TEXT).item(), abs=1e-9)
+    assert mean[True] == pytest.approx(order_bound(read, forward, TEXT).item(), abs=1e-9)
+
+
+@torch.no_grad()
+def test_a_last_token_has_no_order_to_guess() -> None:
+    model, noise = tiny_learner(), torch.full((1, 1), 0.5, dtype=torch.float64)
+    hidden = torch.tensor([[False, False, True]])
+    nll = model.layers.token_nll(model(lay_out_masked(TEXT[None], hidden, 3, BOS)), TEXT[None]).t()
+    found = bound(model, noise[:, 0], noise, 2, timeless=True)
+    torch.testing.assert_close(found, torch.where(hidden, nll, 0.0), rtol=0, atol=1e-12)
+    assert (bound(model, noise[:, 0], noise, 2, timeless=False) - found)[0, 2] > 1e-12
 
 
 def test_heads_know_the_places_of_their_rows() -> None:

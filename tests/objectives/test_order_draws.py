@@ -70,7 +70,7 @@ def mean_estimate(tables: Tables) -> tuple[Tensor, Tensor]:
         found = drawn(exponents, count)
         reading = reader(tables)(TEXT.expand(len(ORDERS), -1), found.hidden)
         rates = exponents * found.clock[:, None], reading.scheduler.exponents * found.clock[:, None]
-        losses = nelbo_terms(nll_of(reading, TEXT), found.hidden, *rates).total
+        losses = nelbo_terms(nll_of(reading, TEXT), found.hidden, *rates).of_texts().total
         chances = found.log_probability[first], found.log_probability[second]
         loss = loss + chance @ losses / 3
         objective = leave_one_out((losses[first], losses[second]), chances)
@@ -116,7 +116,7 @@ def test_the_variance_over_time_has_no_bound() -> None:
     states = all_maskings(4)[1:]
     reading, rates = reader(tables)(text.expand(len(states), -1), states), forward.exponents.expand(len(states), -1)
     clock = 4 / (rates * states).sum(1, keepdim=True)
-    terms = nelbo_terms(nll_of(reading, text), states, rates * clock, reading.scheduler.exponents * clock)
+    terms = nelbo_terms(nll_of(reading, text), states, rates * clock, reading.scheduler.exponents * clock).of_texts()
     assert (visits(forward, 4) / 4 * terms.total.square()).sum() < moments[0] / 2
     assert moments[1] > 10 * moments[0]
     assert moments[2] > 1000 * moments[1]

@@ -8,7 +8,14 @@ import torch
 from order_toys import EXPONENTS, LENGTH, SCHEDULERS, Tables, all_texts, likelihood, random_tables, reader, row_of
 from torch import Tensor
 
-from armd_dist.objectives.reverse_process import Read, generate_in_jumps, generate_in_steps, log_kernel
+from armd_dist.objectives.reverse_process import (
+    Read,
+    Reading,
+    generate_in_blocks,
+    generate_in_jumps,
+    generate_in_steps,
+    log_kernel,
+)
 from armd_dist.objectives.schedulers import polynomial, windowed
 
 GRID = [0.0, 1e-9, 0.1, 1 / 3, 0.5, 0.8, 1 - 1e-9, 1.0]
@@ -128,3 +135,24 @@ def test_a_prompt_stays_and_everything_else_is_filled(steps: int | None) -> None
         assert len(asked) == steps
     assert torch.equal(drawn[~hidden], ids[~hidden])
     assert not math.isnan(drawn.sum().item())
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_a_block_is_what_is_likeliest_to_come_next(size: int) -> None:
+    """Of what is still hidden, with a prompt in one text; known tokens stay."""
+    tables, seen = random_tables(5), []
+
+    def read(ids: Tensor, hidden: Tensor) -> Reading:
+        seen.append((hidden, inner(ids, hidden).scheduler.exponents))
+        return inner(ids, hidden)
+
+    inner = reader(tables)
+    ids, hidden = torch.zeros(3, 5, dtype=torch.long), torch.ones(3, 5, dtype=torch.bool)
+    ids[0, 1], hidden[0, 1] = 1, False
+    written = generate_in_blocks(read, ids, hidden, size, torch.Generator().manual_seed(0))
+    assert written[0, 1] == 1
+    assert len(seen) == math.ceil(5 / size)
+    for (before, exponents), after in zip(seen, [*[hidden for hidden, _ in seen[1:]], hidden & False], strict=True):
+        for row in range(3):
+            likeliest = exponents[row].masked_fill(~before[row], 0.0).argsort(descending=True)[: before[row].sum()]
+            assert (before & ~after)[row].nonzero()[:, 0].tolist() == sorted(likeliest[:size].tolist())

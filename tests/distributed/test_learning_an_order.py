@@ -1,12 +1,15 @@
 """A learned order's heads at learning rates of their own, and what a step tells of it."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from grid import LEARNED
 from layouts import Trainer, make_run, micro_batches
 from megatron.core import parallel_state
+from ranks import armd, metrics
 
 from armd_dist.model.initialization import initial_value
 from armd_dist.model.learned_order import LearnedOrderDenoiser
@@ -14,6 +17,46 @@ from armd_dist.objectives.learned_order import OrderBatch
 from armd_dist.parallel.topology import start, stop
 
 RATE = 3e-3 / 4  # of the first step, which warms up
+
+
+COMMAND = [
+    "model.network=denoiser",
+    "model.learned_order=true",
+    "orders.strided_from=null",
+    "training.stop_at=3",
+    "parallel.tensor=2",
+]
+
+
+@pytest.fixture(scope="module")
+def run_of_two(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("learned") / "run"
+    done = armd("train", tiny_config, f"run.dir={folder}", *COMMAND, processes=2)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_says_how_its_order_fares(run_of_two: Path) -> None:
+    for line in metrics(run_of_two):
+        assert line["phase"] == "learned_order"
+        told = line["learned_order"]
+        assert told["token_nats"] + told["order_nats"] == pytest.approx(line["loss"], abs=1e-9)
+        assert min(told["forward_spread"], told["reverse_spread"], told["masking_variance"]) > 0
+
+
+def test_both_bounds_are_evaluated_on_one_process_and_on_two(run_of_two: Path, dataset: Path, tmp_path: Path) -> None:
+    asked = ["eval", run_of_two, "--data", dataset / "held_out", "--windows", 6, "--random-orders", 3]
+    found = {}
+    for processes, layout in ((None, []), (2, ["--tensor-parallel", 2])):
+        out = tmp_path / str(processes)
+        done = armd(*asked, *layout, "--out", out, processes=processes)
+        assert done.returncode == 0, done.stderr
+        found[processes] = json.loads((out / "evaluation.json").read_text())["perplexity"]
+    for name in ("learned_order", "order_form"):
+        assert found[2][name]["value"] == pytest.approx(found[None][name]["value"], rel=1e-5)
+        assert found[None][name]["draws"] == 3
+        assert 0 < found[None][name]["draw_error"] < 0.2
+    assert found[None]["order_form"]["value"] < found[None]["learned_order"]["value"] < 420
 
 
 @pytest.fixture
