@@ -157,7 +157,8 @@ def slopes(rows: Sequence[Coordinates], of: Literal["scale", "change"]) -> dict[
     for name in dict.fromkeys(row.activation for row in rows):
         points = [(row.width, getattr(row, of)) for row in rows if row.activation == name and row.step == last]
         if all(size > 0 for _, size in points):
-            found[name] = float(np.polyfit(*(np.log2(part) for part in zip(*points, strict=True)), 1)[0])
+            widths, sizes = (np.log2(part) for part in zip(*points, strict=True))
+            found[name] = float(np.polyfit(widths, sizes, 1)[0])
     return found
 
 

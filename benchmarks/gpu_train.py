@@ -216,7 +216,7 @@ def main(
     options = {"micro_batches": micro_batches, "micro_batch_size": micro_batch_size, "trial": trial}
     peak = None if gpu is None else {name: each.flops for name, each in GPUS.items()}[gpu]  # type: ignore[index]
     with joined(make_run(names[0], "ar", **options).parallel) as topology:
-        results = {"correctness": compare(topology.device)}
+        results: dict[str, Any] = {"correctness": compare(topology.device)}
         results["shapes"] = {name: measure_shape(name, topology, options, rounds, peak) for name in names}
         facts = setting(topology.device, gpu=gpu, micro_batches=micro_batches, rounds=rounds, trial=trial)
     report(facts, results, show, out)

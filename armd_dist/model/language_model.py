@@ -43,7 +43,8 @@ class LanguageModel(nn.Module):
 
     def predict(self, rows: OwnHidden) -> Logits:
         """The head, on the token embedding's own rows where the two are tied."""
-        weight, normed = self.head_weight if self.packed_head is None else self.packed_head, self.norm(rows)
+        weight = self.head_weight if self.packed_head is None else self.packed_head
+        normed = self.norm(rows)
         if self.output_multiplier != 1:
             normed = normed * self.output_multiplier
         return self.layers.logits(normed, weight, self.config.vocab_size)
