@@ -37,6 +37,10 @@ def export(
             show_default="the run folder's, if it is newer",
         ),
     ] = None,
+    chat_template: Annotated[
+        Path | None,
+        typer.Option(help="Jinja file, or a Hugging Face folder that has a template: how chats become texts."),
+    ] = None,
 ) -> None:
     """Write a Hugging Face folder that loads with transformers alone, and check it against the checkpoint.
 
@@ -53,7 +57,7 @@ def export(
         def told(done: int, total: int) -> None:
             progress.update(task, completed=done, total=total)
 
-        done = export_checkpoint(checkpoint, out, max_shard_size, ema, dtype, verify, evaluation, told)
+        done = export_checkpoint(checkpoint, out, max_shard_size, ema, dtype, verify, evaluation, told, chat_template)
     typer.echo(_told(out, dtype, done))
 
 

@@ -12,11 +12,12 @@ from armd_dist.cli.arguments import DEVICE, EMA, MODEL
 if TYPE_CHECKING:
     from armd_dist.serving.config import ServingConfig
 
-NEEDED = ("fastapi", "uvicorn", "prometheus_client", "jinja2")
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 SLOTS_HELP = "Texts decoded together; each takes a KV cache of the model's whole length."
 QUEUE_HELP = "Texts that may wait for a slot; more are answered with 429."
 TIMEOUT_HELP = "Seconds for a request, waiting included."
 SHUTDOWN_HELP = "Seconds that running requests have to finish after SIGTERM or Ctrl-C."
+TEMPLATE_HELP = "Jinja file, or a Hugging Face folder that has a template: how chats become texts."
 KEY_HELP = "What clients must send. Better in the environment, where no list of processes shows it."
 
 
@@ -31,6 +32,7 @@ def serve(
     max_body_bytes: Annotated[int, typer.Option(min=1024, help="Longest body of a request.")] = 1 << 20,
     shutdown_seconds: Annotated[float, typer.Option(min=0, help=SHUTDOWN_HELP)] = 30.0,
     api_key: Annotated[str | None, typer.Option(envvar="ARMD_API_KEY", help=KEY_HELP)] = None,
+    chat_template: Annotated[Path | None, typer.Option(help=TEMPLATE_HELP, show_default="the export's")] = None,
     ema: Annotated[bool, EMA] = False,
     device: Annotated[str | None, DEVICE] = None,
 ) -> None:
@@ -42,6 +44,7 @@ def serve(
 
     from armd_dist.export.open import device_of, open_armd, settle
     from armd_dist.serving.run import make_server
+    from armd_dist.serving.template import read_template
 
     config = _settings(
         name=name or model.resolve().name,
@@ -54,9 +57,10 @@ def serve(
         shutdown_seconds=shutdown_seconds,
         api_key=api_key,
     )
+    template = read_template(model, chat_template)
     network, tokenizer = open_armd(model, ema)
     settle(network, device_of(device))
-    server = make_server(network, tokenizer, model, config)
+    server = make_server(network, tokenizer, template, config)
     open_to_all = api_key is None and not _is_local(host)
 
     def tell(address: str) -> None:

@@ -30,8 +30,12 @@ FILES = (
     "generation/decoder.py",
     "export/huggingface/configuration_armd.py",
     "export/huggingface/alignment.py",
+    "export/huggingface/strided_generation.py",
     "export/huggingface/modeling_armd.py",
 )
+
+# Where transformers looks for a repository's own generate().
+CUSTOM_GENERATE = ("export/huggingface/custom_generate.py", "custom_generate/generate.py")
 
 AUTO_MAP = {
     "AutoConfig": "configuration_armd.ArmdConfig",
@@ -52,6 +56,9 @@ def write_sources(folder: Path) -> None:
         text = (root / name).read_text().replace(_MODEL_CONFIG, _EXPORTED_CONFIG)
         (folder / Path(name).name).write_text(_IMPORT.sub(r"from .\1 import", text))
     (folder / "shapes.py").write_text(_plain_shapes())
+    source, target = root / CUSTOM_GENERATE[0], folder / CUSTOM_GENERATE[1]
+    target.parent.mkdir()
+    target.write_text(source.read_text())
 
 
 def _plain_shapes() -> str:

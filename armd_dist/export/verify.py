@@ -147,7 +147,7 @@ def _compare_tokens(folder: Path, model: ARMD, exported: Any, ids: Tensor, bos_i
     generated = decode(model, *make_batch(texts, turns, bos_id), Sampling(0.0), bos_id, range(len(texts)))
     wanted = generated.tokens[generated.placed].view(len(texts), -1)
     asked = F.pad(known, (1, 0), value=bos_id)
-    found = exported.generate(asked, streams=streams, max_new_tokens=new)[:, asked.shape[1] :]
+    found = exported.generate(asked, streams=streams, max_new_tokens=new, eos_token_id=None)[:, asked.shape[1] :]
     if not torch.equal(wanted, found.cpu()):
         place = (wanted != found.cpu()).any(0).int().argmax().item()
         raise _differs(folder, f"greedy tokens of {streams} streams differ from token {place + 1} on")

@@ -19,6 +19,7 @@ from armd_dist.checkpoint.folder import (
 )
 from armd_dist.checkpoint.tensors import open_checkpoint
 from armd_dist.errors import ArmdError, CheckpointError, ExportError, describe
+from armd_dist.export.chat_template import FILE, find_template, given_template
 from armd_dist.export.files import DTYPES, TensorFile, parse_size, plan_files
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
 from armd_dist.export.model_card import Evaluation, find_evaluation, model_card
@@ -53,6 +54,7 @@ class _Job:
     config: ArmdConfig
     files: list[TensorFile]
     evaluation: Evaluation | None
+    chat_template: str | None
 
     @property
     def bytes(self) -> int:
@@ -68,17 +70,19 @@ def export_checkpoint(
     check: bool = True,
     evaluation: Path | None = None,
     told: Callable[[int, int], object] = lambda done, total: None,
+    chat_template: Path | None = None,
 ) -> Exported | None:
     """Writes the export; None where `out` already is this export of this checkpoint.
 
     ema: the average of its weights in their place. check: load both and compare them. evaluation: an evaluation.json
-    for the README. told: how many bytes of how many are written. The folder appears in one rename, once it is checked;
+    for the README. told: how many bytes of how many are written. chat_template: a Jinja file, or a Hugging Face folder
+    that has one. The folder appears in one rename, once it is checked;
     one that differs stays as OUT's hidden neighbour. Memory, but for the check: some rows of one tensor. Raises
     ArmdError.
     """
-    job = _prepare(path, max_shard_size, ema, dtype, evaluation)
+    job = _prepare(path, max_shard_size, ema, dtype, evaluation, chat_template)
     if out.exists():
-        _refuse_other(out, job.config)
+        _refuse_other(out, job)
         return None
     partial = out.with_name(f".{out.name}.partial")
     try:
@@ -98,7 +102,9 @@ def export_checkpoint(
     return Exported(job.bytes, verified)
 
 
-def _prepare(path: Path, max_shard_size: str, ema: bool, dtype: str, evaluation: Path | None) -> _Job:
+def _prepare(
+    path: Path, max_shard_size: str, ema: bool, dtype: str, evaluation: Path | None, chat_template: Path | None
+) -> _Job:
     """All that can be refused before anything is written."""
     largest = parse_size(max_shard_size)
     checkpoint, run = open_checkpoint(path, ema)
@@ -111,7 +117,9 @@ def _prepare(path: Path, max_shard_size: str, ema: bool, dtype: str, evaluation:
     shapes = {f"{PREFIX}{name}": shape for name, shape in exported_shapes(run.model).items()}
     config = _config(run, state, checkpoint, tokenizer, ema, dtype)
     found = find_evaluation(checkpoint, ema, evaluation)
-    return _Job(checkpoint, run, state, tokenizer, ema, config, plan_files(shapes, DTYPES[dtype], largest), found)
+    template = None if chat_template is None else given_template(chat_template)[0]
+    files = plan_files(shapes, DTYPES[dtype], largest)
+    return _Job(checkpoint, run, state, tokenizer, ema, config, files, found, template)
 
 
 def _require_room(folder: Path, weights: int) -> None:
@@ -135,11 +143,13 @@ def _write(job: _Job, folder: Path, told: Callable[[int, int], object]) -> None:
     write_sources(folder)
     write_fast_tokenizer(tokenizer, folder, model_max_length=longest)
     shutil.copyfile(tokenizer, folder / "tokenizer.model")
+    if job.chat_template is not None:
+        (folder / FILE).write_text(job.chat_template, encoding="utf-8")
     ids = {f"{name}_token_id": getattr(job.tokenizer, f"{name}_id") for name in ("bos", "eos", "pad")}
     GenerationConfig(**ids, use_cache=False).save_pretrained(folder)
     (folder / "README.md").write_text(model_card(job.run, job.config, job.evaluation))
-    for file in folder.iterdir():
-        sync(file)
+    for path in folder.rglob("*"):
+        sync(path)
     sync(folder)
 
 
@@ -167,9 +177,13 @@ def _config(
     )
 
 
-def _refuse_other(out: Path, config: ArmdConfig) -> None:
+def _refuse_other(out: Path, job: _Job) -> None:
+    config, same = job.config, False
     with suppress(OSError, ValueError):
         found = ArmdConfig.from_pretrained(out)
-        if (found.trained, str(found.dtype)) == (config.trained, str(config.dtype)):
-            return
-    raise ExportError(f"{out}: exists and is not this export of this checkpoint; choose another folder")
+        same = (found.trained, str(found.dtype)) == (config.trained, str(config.dtype))
+    if not same:
+        raise ExportError(f"{out}: exists and is not this export of this checkpoint; choose another folder")
+    there = find_template(out)
+    if job.chat_template is not None and (there is None or there[0] != job.chat_template):
+        raise ExportError(f"{out}: is this export without that chat template; copy it there as {FILE}")

@@ -36,8 +36,8 @@ class Reader:
         """`n` texts behind the conversation. Raises Refusal, also where there is no template."""
         if self.template is None:
             message = (
-                "this model has no chat template; put a chat_template.jinja into its export and start the server "
-                "again, or use /v1/completions"
+                "this model has no chat template; start the server with armd serve --chat-template FILE, "
+                "or use /v1/completions"
             )
             raise Refusal(400, message, "messages", "no_chat_template")
         if asked.top_logprobs and not asked.logprobs:

@@ -43,7 +43,7 @@ Texts = Annotated[int, Field(ge=1, le=128), BeforeValidator(_whole)]
 Tops = Annotated[int, Field(ge=0, le=20), BeforeValidator(_whole)]
 Temperature = Annotated[float, Field(ge=0, le=100), AfterValidator(_temperature)]
 # What OpenAI's clients may send at its default, and we cannot do.
-Unsupported = Annotated[Any, BeforeValidator(_neutral), WithJsonSchema({"enum": [None, 0, False]})]
+Unsupported = Annotated[Any, BeforeValidator(_neutral), WithJsonSchema({"enum": [None, 0, False, "", [], {}]})]
 
 
 class StreamOptions(BaseModel):
@@ -82,7 +82,7 @@ class Asked(BaseModel):
     user: str | None = Field(None, description="Taken and not used.")
     presence_penalty: Unsupported = 0
     frequency_penalty: Unsupported = 0
-    logit_bias: Annotated[Any, BeforeValidator(_neutral), WithJsonSchema({"enum": [None]})] = None
+    logit_bias: Unsupported = None
 
 
 class CompletionRequest(Asked):
@@ -124,6 +124,14 @@ class Message(BaseModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+class PlainText(BaseModel):
+    """The format of answers."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    type: Literal["text"]
+
+
 class ChatRequest(Asked):
     """POST /v1/chat/completions."""
 
@@ -134,3 +142,12 @@ class ChatRequest(Asked):
     )
     logprobs: bool | None = Field(False, description="Log-probabilities of the tokens.")
     top_logprobs: Tops | None = Field(None, description="And of so many likeliest ones; needs logprobs.")
+    response_format: PlainText | None = Field(None, description="Text, and nothing else.")
+    tools: Unsupported = None
+    tool_choice: Unsupported = None
+    functions: Unsupported = None
+    function_call: Unsupported = None
+    store: Unsupported = None
+    parallel_tool_calls: bool | None = Field(None, description="Taken and not used: there are no tools.")
+    metadata: dict[str, str] | None = Field(None, description="Taken and not used.")
+    service_tier: str | None = Field(None, description="Taken and not used.")

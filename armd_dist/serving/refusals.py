@@ -48,6 +48,8 @@ def cut_short() -> Refusal:
 
 def of_problems(problems: list[dict[str, Any]]) -> Refusal:
     """All that pydantic found wrong with a body, a place once; `param` is the first one."""
+    if any(isinstance(problem.get("input"), bytes) for problem in problems):  # nobody has read it as JSON
+        return Refusal(400, "the body is not sent as JSON; send it with the header 'Content-Type: application/json'")
     said: dict[str, str] = {}
     for problem in problems:
         place = "" if problem["type"] == "json_invalid" else _place(problem["loc"])

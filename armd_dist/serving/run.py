@@ -5,7 +5,6 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvicorn
 
@@ -19,7 +18,7 @@ from armd_dist.serving.app import make_app
 from armd_dist.serving.asking import Reader
 from armd_dist.serving.config import ServingConfig
 from armd_dist.serving.engine import Engine
-from armd_dist.serving.template import read_template
+from armd_dist.serving.template import ChatTemplate
 from data_pipeline.tokenizer import Tokenizer
 
 LOOK_S = 0.05  # between two looks at whether the running requests have ended
@@ -28,7 +27,7 @@ LAST_WORDS_S = 5  # for answers that are written already to reach their clients
 
 @dataclass(frozen=True)
 class Server:
-    """What there is to serve. template: of the export at `path`, where it has one."""
+    """What there is to serve."""
 
     config: ServingConfig
     reader: Reader
@@ -75,11 +74,11 @@ class Server:
         server.should_exit = True
 
 
-def make_server(model: ARMD, tokenizer: Tokenizer, path: Path, config: ServingConfig) -> Server:
-    """Takes the memory of all slots, so that it is missing now or never. Raises ExportError, ConfigError."""
+def make_server(model: ARMD, tokenizer: Tokenizer, template: ChatTemplate | None, config: ServingConfig) -> Server:
+    """Takes the memory of all slots, so that it is missing now or never. Raises ConfigError."""
     decoder = ContinuousDecoder(model, config.slots)
     longest = model.config.max_sequence_length
-    reader = Reader(tokenizer, longest, config.most_texts, read_template(path))
+    reader = Reader(tokenizer, longest, config.most_texts, template)
     try:
         for count in {1, min(2, longest)}:
             prepared = Prepared(Request(()), [None] * count, Ordering().turns(count, 0))

@@ -1,16 +1,12 @@
 """The chat template of an export: how a conversation becomes a text."""
 
-import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from jinja2 import TemplateError
-from jinja2.ext import loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from armd_dist.errors import ExportError
+from armd_dist.export.chat_template import compile_template, find_template, given_template
 from armd_dist.serving.protocol import Message
 from armd_dist.serving.refusals import Refusal
 from data_pipeline.tokenizer import Tokenizer
@@ -25,13 +21,7 @@ class ChatTemplate:
 
     def __init__(self, source: str, path: Path) -> None:
         """Raises ExportError where it is no template; path is for messages."""
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
-        environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-        environment.globals["raise_exception"] = _refuse
-        try:
-            self._template = environment.from_string(source)
-        except TemplateError as error:
-            raise ExportError(f"{path}: its chat template is none ({error}); mend it, or take it out") from error
+        self._template = compile_template(source, path)
 
     def encode(self, messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
         """Tokens up to where the answer begins. Raises Refusal where the template cannot take these messages."""
@@ -49,21 +39,7 @@ class ChatTemplate:
         return first + [token for part in others for token in (tokenizer.eos_id, *part)]
 
 
-def read_template(model: Path) -> ChatTemplate | None:
-    """Of an export that has one, in chat_template.jinja or tokenizer_config.json. Raises ExportError."""
-    file, settings = model / "chat_template.jinja", model / "tokenizer_config.json"
-    try:
-        if file.is_file():
-            return ChatTemplate(file.read_text(encoding="utf-8"), file)
-        if not settings.is_file():
-            return None
-        found: Any = json.loads(settings.read_text(encoding="utf-8")).get("chat_template")
-    except (OSError, ValueError, AttributeError) as error:
-        raise ExportError(f"{model}: its chat template cannot be read ({error})") from error
-    if isinstance(found, list):  # several, by name
-        found = next((one.get("template") for one in found if one.get("name") == "default"), None)
-    return ChatTemplate(found, settings) if isinstance(found, str) else None
-
-
-def _refuse(message: str) -> NoReturn:
-    raise TemplateError(message)
+def read_template(model: Path, given: Path | None = None) -> ChatTemplate | None:
+    """That of the file or folder `given`, or else of an export that has one. Raises ExportError."""
+    found = find_template(model) if given is None else given_template(given)
+    return None if found is None else ChatTemplate(*found)

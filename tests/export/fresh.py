@@ -31,6 +31,12 @@ with torch.no_grad():
     both = torch.cat((short, ids[1:, :5]))
     mask = torch.tensor([[0, 0, 0, 1, 1], [1] * 5])
     ask = {"streams": 2, "max_new_tokens": 8, "do_sample": True, "min_p": 0.01, "repetition_penalty": 1.2}
+    # A text that ends; and transformers' own way to a loop that comes with a repository.
+    end = found["strided"][0, 9].item()
+    found["ended"] = model.generate(ids[:1, :5], streams=4, max_new_tokens=16, eos_token_id=end, pad_token_id=0)
+    custom = {"custom_generate": folder, "trust_remote_code": True}
+    found["custom"] = model.generate(ids[:, :5], streams=4, max_new_tokens=16, **custom)
+    found["custom_usual"] = model.generate(ids[:, :5], max_new_tokens=6, do_sample=False, **custom)
     found["padded"] = model.generate(both, attention_mask=mask, seed=4, **ask)
     found["short"] = model.generate(ids[:1, :2], seed=4, **ask)
     # A batch of texts as users pad it, by the tokenizer, through transformers' own generate().
@@ -51,5 +57,6 @@ with torch.no_grad():
     shutil.move(out + "/again", out + "/moved")
     again = AutoModelForCausalLM.from_pretrained(out + "/moved", trust_remote_code=True)
     found["again"] = again(ids).logits
+    found["again_strided"] = again.generate(ids[:, :5], streams=4, max_new_tokens=16)
     found["again_dtype"] = AutoConfig.from_pretrained(out + "/moved", trust_remote_code=True).dtype
 torch.save(found, out + "/found.pt")

@@ -139,6 +139,12 @@ def tensors(**changes: Any) -> Callable[[Path], None]:
             ConfigError,
             "scale_attn_by_inverse_layer_idx=True: is nothing",
         ),
+        (
+            settings(quantization_config={"bits": 4}),
+            ConfigError,
+            "quantization_config={'bits': 4}: is nothing that the",
+        ),
+        (settings(n_layer="3"), IncomingError, "transformers cannot load it ("),
         (settings(n_embd="gone"), IncomingError, "is not what a gpt2 has (KeyError('n_embd'))"),
         (settings(n_layer=2), IncomingError, "has tensors that a network of its settings does not (transformer.h.2."),
         (settings(n_layer=4), IncomingError, "lacks the tensor transformer.h.3.ln_1.weight that"),
@@ -168,6 +174,24 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("published")
     publish(folder, "gpt2")
     return folder
+
+
+def test_shards_in_bfloat16_as_large_models_come(tmp_path: Path) -> None:
+    model = publish(tmp_path / "whole", "llama_grouped").bfloat16()
+    model.save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    shutil.copytree(
+        tmp_path / "whole",
+        tmp_path / "shards",
+        dirs_exist_ok=True,
+        ignore=lambda *_: ["model.safetensors", "config.json"],
+    )
+    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 2
+    assert import_model(tmp_path / "shards", tmp_path / "out").difference is not None
+    tokens = load_model(tmp_path / "out")[0].tokens.get_parameter("weight")
+    assert torch.equal(tokens, model.get_input_embeddings().weight.float())
+    next((tmp_path / "shards").glob("model-00002*")).unlink()
+    with pytest.raises(IncomingError, match=r"model-00002.*cannot be read .*; download it again"):
+        import_model(tmp_path / "shards", tmp_path / "again")
 
 
 def test_a_model_that_computes_something_else_is_found_out(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from strangers import given
 from torch import Tensor
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GenerationConfig
 
 from armd_dist.export.open import open_armd
 from armd_dist.model.armd import ARMD
@@ -114,6 +114,73 @@ def test_strided_generation_takes_its_passes(fresh: dict[str, Tensor]) -> None:
     assert fresh["passes"] == 4 + 16 // 4 - 1
     assert torch.equal(fresh["strided"][:, :5], given()["ids"][:, :5])
     assert fresh["sampled"].shape == (2, 5 + 8)
+
+
+def test_a_text_ends_where_it_ends(fresh: dict[str, Tensor]) -> None:
+    """At the first such token in the text, whichever pass placed it; nothing stands behind it."""
+    whole, ended = fresh["strided"][0].tolist(), fresh["ended"][0].tolist()
+    end = whole[9]
+    assert ended == whole[: whole.index(end, 5) + 1]
+
+
+def test_transformers_finds_the_loop_in_the_folder(fresh: dict[str, Tensor]) -> None:
+    assert torch.equal(fresh["custom"], fresh["strided"])
+    assert torch.equal(fresh["custom_usual"], fresh["usual"])
+    assert torch.equal(fresh["again_strided"], fresh["strided"]), "a folder saved again has the class alone"
+
+
+def test_arguments_of_transformers_serve_streams_too(model: Any) -> None:
+    ids = torch.tensor([[BOS, 7, 3], [BOS, 6, 2]])
+    wanted = model.generate(ids, streams=2, max_new_tokens=6)
+    length = GenerationConfig(max_length=9, num_beams=1, use_cache=True)
+    assert torch.equal(model.generate(inputs=ids, generation_config=length, streams=2), wanted)
+    assert model.generate(ids, streams=4).shape == (2, 3 + 20)
+    assert model.generate(streams=1, max_new_tokens=2).shape == (1, 3), "from nothing but BOS"
+    ends = model.generate(ids, streams=2, max_new_tokens=6, eos_token_id=[wanted[0, 3].item()], pad_token_id=1)
+    assert ends[0, 3:].tolist()[:2] in ([wanted[0, 3].item()], [wanted[0, 3].item(), 1])
+    three = model.generate(ids, streams=2, max_new_tokens=6, do_sample=True, num_return_sequences=3, seed=5)
+    assert torch.equal(three[:, :3], ids.repeat_interleave(3, 0))
+    again = model.generate(ids[[0, 0, 0, 1, 1, 1]], streams=2, max_new_tokens=6, do_sample=True, seed=5)
+    assert torch.equal(three, again)
+    assert len(three.unique(dim=0)) == 6
+
+
+def test_texts_are_drawn_by_torchs_own_numbers(model: Any) -> None:
+    ids = torch.tensor([[BOS, 7, 3]])
+    texts = []
+    for seed in (1, None, 1):
+        if seed is not None:
+            torch.manual_seed(seed)
+        texts.append(model.generate(ids, streams=2, max_new_tokens=12, do_sample=True).tolist())
+    assert texts[0] == texts[2] != texts[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        ({"num_beams": 2}, r"streams=2\): cannot do num_beams=2; leave it out, or leave out streams"),
+        ({"streamer": "x", "return_dict_in_generate": True}, "cannot do return_dict_in_generate=True, streamer='x'"),
+        ({"bananas": 3}, "cannot do bananas=3"),
+        ({"streams": "4"}, "streams='4': use a whole number"),
+        ({"streams": 9}, "streams=9: 6 tokens can be generated in 1 to 6 streams"),
+        ({"eos_token_id": [3, 4]}, r"eos_token_id=\[3, 4\]: use one token"),
+        ({"max_new_tokens": None, "max_length": 3}, "max_length=3: the prompt has 3 tokens already"),
+        ({"temperature": -1.0, "do_sample": True}, "temperature"),
+    ],
+)
+def test_what_streams_cannot_do_is_told(asked: dict[str, Any], problem: str, model: Any) -> None:
+    with pytest.raises(ValueError, match=problem):
+        model.generate(torch.tensor([[BOS, 7, 3]]), **{"streams": 2, "max_new_tokens": 6, **asked})
+
+
+def test_arguments_that_would_be_ignored_are_told(model: Any) -> None:
+    ids = torch.tensor([[BOS, 7, 3]])
+    for name in ("position_ids", "output_hidden_states"):
+        with pytest.raises(ValueError, match=f"{name}: is not for this model"):
+            model(ids, **{name: True})
+    assert model(ids, output_hidden_states=False, use_cache=True, return_dict=False)[0].shape == (1, 3, 400)
+    with pytest.raises(NotImplementedError, match="the vocabulary is the one that was trained"):
+        model.resize_token_embeddings(500)
 
 
 def test_usual_generate_agrees_with_one_stream(fresh: dict[str, Tensor]) -> None:

@@ -5,11 +5,13 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from ranks import armd
 from strangers import given, in_a_fresh_process
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from armd_dist.checkpoint.tensors import load_model
@@ -118,6 +120,28 @@ def test_eval_and_generate_read_checkpoint_and_export_alike(trained: Path, tiny_
     assert answers[0]["tokens"] == answers[1]["tokens"]
     assert answers[0]["passes"] == 4 + 3 - 1
     assert {"text", "tokens", "logprobs", "passes"} <= set(answers[0])
+
+
+def test_a_chat_template_goes_along(trained: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "chat.jinja"
+    words = [str(trained), str(out), "--no-verify", "--chat-template", str(file)]
+    file.write_text("{% for %}")
+    error = CliRunner().invoke(app, ["export", *words]).exception
+    assert isinstance(error, ArmdError)
+    assert "chat.jinja: its chat template is none" in str(error)
+    assert not out.exists()
+    file.write_text("{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}")
+    assert CliRunner().invoke(app, ["export", *words]).exit_code == 0
+    tokenizer = AutoTokenizer.from_pretrained(out)
+    ask: dict[str, Any] = {"return_dict": False, "tokenizer_kwargs": {"split_special_tokens": False}}
+    said = [{"role": "user", "content": "The value"}]
+    ids = tokenizer.encode("The value", add_special_tokens=False)
+    assert tokenizer.apply_chat_template(said, **ask) == [*ids, tokenizer.eos_token_id]
+    again = CliRunner().invoke(app, ["export", *words])
+    assert "already the export of this checkpoint" in again.stdout
+    file.write_text("another")
+    error = CliRunner().invoke(app, ["export", *words]).exception
+    assert "is this export without that chat template; copy it there as chat_template.jinja" in str(error)
 
 
 def test_rerun_knows_its_export_and_refuses_others(trained: Path, tiny_export: Path, tmp_path: Path) -> None:

@@ -140,6 +140,14 @@ def test_chat_follows_the_template(serve: Serve, opened: tuple[ARMD, Tokenizer])
     assert "".join(delta["content"] for delta in deltas) == choice["message"]["content"]
 
 
+def test_what_clients_send_of_their_own_at_its_default_is_taken(serve: Serve) -> None:
+    body = {"messages": [{"role": "user", "content": "to"}], "max_tokens": 4, **GREEDY}
+    unused = {"tools": [], "tool_choice": None, "store": False, "parallel_tool_calls": True, "metadata": {"a": "b"}}
+    unused |= {"response_format": {"type": "text"}, "service_tier": "auto", "logit_bias": {}, "stream_options": None}
+    plain, all_of_it = asked(serve, body, body | unused, path="/v1/chat/completions")
+    assert plain["choices"] == all_of_it["choices"]
+
+
 def test_models_health_metrics_and_page(serve: Serve) -> None:
     async def look() -> list[httpx.Response]:
         async with serve() as server:

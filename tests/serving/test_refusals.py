@@ -69,6 +69,8 @@ BAD_CHATS = [
     ({"messages": [{"role": "user"}]}, "messages.0.content", "is missing"),
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None, "'text'"),
     ({"messages": [{"role": "user", "content": "to " * 300}]}, "max_tokens", "exceed the model's length"),
+    ({"tools": [{"type": "function"}]}, "tools", "is not supported here; leave it out"),
+    ({"response_format": {"type": "json_object"}}, "response_format.type", "should be 'text'"),
     ({"top_logprobs": 2}, "top_logprobs", "needs logprobs=true"),
     ({"max_completion_tokens": 3}, "max_tokens", "older name of max_completion_tokens"),
 ]
@@ -121,7 +123,7 @@ def test_forms_of_other_sites_are_no_requests(serve: Serve) -> None:
             return [plain, await server.client.options(COMPLETIONS, headers=before)]
 
     plain, asked = asyncio.run(ask())
-    refused(plain, 400)
+    assert "send it with the header 'Content-Type: application/json'" in refused(plain, 400)
     refused(asked, 405)
     assert not [name for name in asked.headers if name.startswith("access-control")]
 

@@ -5,18 +5,19 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import GenerationMixin, PreTrainedModel
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
+from transformers.utils.generic import can_return_tuple
 
 from armd_dist.export.huggingface.alignment import next_rows
 from armd_dist.export.huggingface.configuration_armd import ArmdConfig
-from armd_dist.generation.decoder import Generated, decode
-from armd_dist.generation.passes import make_batch, turns_of
-from armd_dist.generation.sampling import Sampling
+from armd_dist.export.huggingface.strided_generation import Strided, prompts_of
 from armd_dist.model.armd import ARMD
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import lay_out
-from armd_dist.orders.strided import strided_places
+
+# What other models do with these nobody does here, and a caller who gives them counts on it.
+NOT_HERE = ("position_ids", "past_key_values", "inputs_embeds", "output_hidden_states", "output_attentions")
 
 
 class HiddenLayers(PlainLayers):
@@ -30,10 +31,16 @@ class ArmdPreTrainedModel(PreTrainedModel):
     config_class = ArmdConfig
     main_input_name = "input_ids"
     _no_split_modules = ["TwoStreamLayer", "UpperLayer"]  # noqa: RUF012  transformers reads it from the class
+    _supports_sdpa = True  # and nothing else: the order chooses the kernel
     armd: ARMD
 
     def get_input_embeddings(self) -> nn.Module:
         return self.armd.tokens
+
+    def resize_token_embeddings(self, *_: Any, **__: Any) -> nn.Embedding:
+        """Refused: the vocabulary is the one that was trained."""
+        rule = "the vocabulary is the one that was trained"
+        raise NotImplementedError(f"resize_token_embeddings: {rule}; train a tokenizer with --special-tokens for more")
 
 
 class ArmdModel(ArmdPreTrainedModel):
@@ -44,8 +51,10 @@ class ArmdModel(ArmdPreTrainedModel):
         self.armd = ARMD(config, HiddenLayers())  # pyright: ignore[reportArgumentType]  the same fields by another class
         self.post_init()
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any) -> BaseModelOutput:
+    @can_return_tuple
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **more: Any) -> BaseModelOutput:
         """last_hidden_state [batch, length, hidden], normed: at each token what its successor is predicted from."""
+        _refuse(more)
         rows = next_rows(self.armd, input_ids, attention_mask, self.config.bos_token_id)
         return BaseModelOutput(last_hidden_state=rows)  # pyright: ignore[reportArgumentType]
 
@@ -58,6 +67,7 @@ class ArmdForCausalLM(ArmdPreTrainedModel, GenerationMixin):
         self.armd = ARMD(config, PlainLayers())  # pyright: ignore[reportArgumentType]  the same fields by another class
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -65,7 +75,7 @@ class ArmdForCausalLM(ArmdPreTrainedModel, GenerationMixin):
         labels: Tensor | None = None,
         block: Tensor | None = None,
         num_items_in_batch: Any = None,
-        **_: Any,
+        **more: Any,
     ) -> CausalLMOutput:
         """Logits [batch, length, vocab].
 
@@ -75,6 +85,7 @@ class ArmdForCausalLM(ArmdPreTrainedModel, GenerationMixin):
         >= 1 says when token n is revealed (0: a prompt, shown at once), and logits[:, n] predict token n itself from
         the tokens of earlier blocks; labels are then not shifted.
         """
+        _refuse(more)
         bos = self.config.bos_token_id
         if block is None:
             logits = next_rows(self.armd, input_ids, attention_mask, bos)
@@ -92,50 +103,46 @@ class ArmdForCausalLM(ArmdPreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def generate(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, input_ids: Tensor | None = None, streams: int | None = None, **kwargs: Any
+        self,
+        inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
+        *more: Any,
+        streams: int | None = None,
+        **kwargs: Any,
     ) -> Any:
         """transformers' own generate(), or with `streams` strided decoding with a KV cache.
 
-        With `streams`: returns [batch, input length + max_new_tokens], tokens behind the first EOS included. Takes
-        max_new_tokens, do_sample, temperature, top_k, top_p, min_p, repetition_penalty, seed (row n takes seed + n) and
-        an attention_mask that hides padding on the left. `last_passes` then tells the forward passes run.
+        With `streams`: returns [batch, input length + new tokens], each text up to its end and padded behind it. Takes
+        generation_config, max_new_tokens or max_length, do_sample, temperature, top_k, top_p, min_p,
+        repetition_penalty, num_return_sequences, eos_token_id (None: no end), pad_token_id, seed (row n takes seed + n;
+        by default drawn from torch's) and an attention_mask that hides padding on the left; raises ValueError for
+        others. `last_passes` then tells the forward passes run.
         """
-        if streams is None:
-            return super().generate(input_ids, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
-        if input_ids is None:
-            raise ValueError("generate(streams=...) needs input_ids")
-        generated = self._decode(input_ids, streams, **kwargs)
-        self.last_passes = max(generated.passes)
-        new = generated.tokens[generated.placed].view(len(input_ids), -1)
-        return torch.cat((input_ids, new.to(input_ids.device)), dim=1)
-
-    def _decode(
-        self,
-        input_ids: Tensor,
-        streams: int,
-        max_new_tokens: int = 20,
-        do_sample: bool = False,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
-        seed: int = 0,
-        attention_mask: Tensor | None = None,
-    ) -> Generated:
-        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        if (mask.diff(dim=1) < 0).any():
-            raise ValueError("padding on the right is not supported: pad prompts on the left (padding_side='left')")
+        if streams is None or kwargs.get("custom_generate") is not None:
+            if streams is not None:
+                kwargs["streams"] = streams
+            return super().generate(inputs, generation_config, *more, **kwargs)  # pyright: ignore[reportAttributeAccessIssue]
+        kwargs.pop("trust_remote_code", None)
         bos = self.config.bos_token_id
-        rows = [row[real.bool()].tolist() for row, real in zip(input_ids, mask, strict=True)]
-        texts = [[*row[row[:1] == [bos] :], *[None] * max_new_tokens] for row in rows]
-        turns = [turns_of(strided_places(max_new_tokens, streams))] * len(rows)
-        sampling = Sampling(temperature if do_sample else 0.0, top_k, top_p, min_p, repetition_penalty)
-        seeds = range(seed, seed + len(rows))
-        return decode(self.armd, *make_batch(texts, turns, bos), sampling, bos, seeds)
+        ids = next((given for given in (kwargs.pop("input_ids", None), inputs) if given is not None), None)
+        if ids is None:
+            ids = torch.full((1, 1), bos, device=self.device)
+        prompts = prompts_of(ids, kwargs.pop("attention_mask", None), bos)
+        asked = Strided.read(streams, generation_config, self.generation_config, ids.shape[1], **kwargs)
+        generated = asked.decode(self.armd, prompts, bos)
+        self.last_passes = max(generated.passes)
+        new = asked.new_rows(generated).to(ids.device)
+        return torch.cat((ids.repeat_interleave(asked.copies, dim=0), new), dim=1)
 
     def prepare_inputs_for_generation(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> dict[str, Tensor | None]:
         """transformers' generate() reads the whole text again at each step; strided decoding has the cache."""
         return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def _refuse(more: dict[str, Any]) -> None:
+    """Raises ValueError for arguments that would be ignored, and whose caller would not know."""
+    for name in NOT_HERE:
+        if more.get(name) is not None and more[name] is not False:
+            raise ValueError(f"{name}: is not for this model; leave it out (places and order follow from the ids)")

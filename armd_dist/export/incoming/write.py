@@ -52,6 +52,7 @@ def import_model(folder: Path, out: Path, max_sequence_length: int | None = None
     if family is None:
         known = ", ".join(FAMILIES)
         raise IncomingError(f"{given.config}: is of model_type={given.kind}; give a model of one of {known}")
+    given.expect("quantization_config", None, None)
     try:
         config, tokenizer = family.read(given, max_sequence_length)
     except (KeyError, TypeError, ValidationError) as error:
@@ -118,7 +119,10 @@ def _compare(folder: Path, config: ModelConfig, weights: Weights, bos_id: int) -
         network = ARMD(config.model_copy(update={"pad_vocab_to": 1}), PlainLayers())
     network.load_state_dict(weights, assign=True)
     hf_logging.disable_progress_bar()
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    try:
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    except Exception as error:  # whatever its files may raise there
+        raise IncomingError(f"{folder}: transformers cannot load it ({describe(error)}); download it again") from error
     length = min(64, config.max_sequence_length)
     ids = torch.randint(config.vocab_size, (2, length), generator=torch.Generator().manual_seed(0))
     places = torch.arange(1, length + 1).expand_as(ids)
