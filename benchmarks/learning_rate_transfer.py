@@ -129,6 +129,8 @@ def draw_chart(trials: list[Trial], file: Path) -> None:
             for trial in trials:
                 if (trial.parametrization, trial.width) == (kind, width) and trial.loss is not None:
                     curve.setdefault(trial.rate, []).append(trial.loss)
+            if not curve:
+                continue
             rates = sorted(curve)
             losses, colour = [mean(curve[rate]) for rate in rates], pyplot.get_cmap("viridis")(number / len(widths))
             axis.plot(rates, losses, "o-", color=colour, label=f"width {width}", linewidth=1, markersize=4)
