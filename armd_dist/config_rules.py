@@ -1,6 +1,7 @@
 """Rules that tie several settings together; `config` adds them to what it finds wrong with single ones."""
 
 from armd_dist.errors import Problem
+from armd_dist.orders.learned_rules import learned_order_problems
 from armd_dist.orders.rules import order_problems
 from armd_dist.run import Run
 
@@ -103,7 +104,8 @@ def _weight_at(weight: dict[int, float], sample: int) -> float:
 
 
 def _orders_problems(run: Run) -> list[Problem]:
-    return order_problems(run.orders, run.data.sequence_length, run.model.network)
+    found = order_problems(run.orders, run.data.sequence_length, run.model.network)
+    return found + learned_order_problems(run.model, run.orders, run.training, run.data, run.parallel)
 
 
 def _schedule_problems(run: Run) -> list[Problem]:

@@ -102,8 +102,9 @@ def main(
     torch.set_num_threads(threads)
     contest = Contest(size, time.process_time if clock == "cpu" else time.perf_counter)
     check(contest)
-    for network in contest.networks:
-        network.to(size.dtype)
+    if size.dtype != torch.float32:
+        for network in contest.networks:
+            network.to(size.dtype)
     lines = [line for case in size.cases for line in measure(contest, *case)]
     counts = [sum(weight.numel() for weight in network.parameters()) for network in contest.networks]
     chosen = {"hidden": size.hidden, "layers": size.layers, "vocab": size.vocab, "new_tokens": size.new_tokens}

@@ -18,6 +18,7 @@ from armd_dist.model.config import ModelConfig
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import lay_out
+from armd_dist.model.packing import pack
 from armd_dist.orders.strided import strided_places
 
 BOS = 1
@@ -84,6 +85,7 @@ class Contest:
         for network in networks:
             network.to(self.device).eval().requires_grad_(False)
         self.networks = networks
+        pack(self.armd)
 
     def ways(self, case: tuple[int, int]) -> dict[str, Way]:
         ways: dict[str, Way] = {f"S = {streams}": lambda p, s=streams: self.decode(p, s) for streams in STREAMS}

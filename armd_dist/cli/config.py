@@ -53,7 +53,8 @@ def schedule(run: "Run") -> "Table":
     shown = plain_table("steps", "share", "phase", "rho", "samples", "learning rate")
     total = run.training.steps
     if run.model.network == "denoiser":
-        rows = [(Stretch(0, total - 1, "masked_diffusion", 1), "", masked_tokens(run.orders))]
+        phase = "learned_order" if run.model.learned_order else "masked_diffusion"
+        rows = [(Stretch(0, total - 1, phase, 1), "", masked_tokens(run))]
     else:
         joined = _join_growth(run.orders, phases(run.orders, total))
         rows = [(stretch, rho, samples(run.orders, stretch.phase, rho)) for stretch, rho in joined]
@@ -100,11 +101,13 @@ def samples(orders: "OrdersConfig", phase: str, rho: str) -> str:
     return _shares([(kept, "left to right"), (1 - kept, shuffled)])
 
 
-def masked_tokens(orders: "OrdersConfig") -> str:
+def masked_tokens(run: "Run") -> str:
     """What a denoiser trains on, in words."""
-    if orders.block_length is None:
+    if run.model.learned_order:
+        return "masked tokens, 1 to all of them, twice, by the learned order"
+    if run.orders.block_length is None:
         return "masked tokens, 1 to all of them"
-    return f"masked tokens, 1 to {orders.block_length} of each window"
+    return f"masked tokens, 1 to {run.orders.block_length} of each window"
 
 
 def _scheme(orders: "OrdersConfig", name: str) -> str:

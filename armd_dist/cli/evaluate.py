@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -132,16 +132,14 @@ def _stream(ready: "Ready", given: Given) -> "TokenStream":
 
 def _measure(ready: "Ready", material: "list[Material]", wanted: "Wanted", given: Given) -> "list[Findings]":
     """All of it, with a bar on rank 0."""
-    from armd_dist.evaluation.journal import Journal
+    from armd_dist.evaluation.journal import Journal, Record
     from armd_dist.evaluation.study import measure
-    from armd_dist.generation.answers import weights_of
 
     schemes = wanted.schemes(ready, material)
     rows = sum(scheme.draws for scheme in schemes)
     journal = None
     if given.out is not None:
-        own = {"ema": given.ema, "dtype": given.dtype, "weights": weights_of(given.model)}
-        journal = (Journal(given.out / "scores.jsonl"), own)
+        journal = (Journal[Record](given.out / "scores.jsonl"), _own(given))
     findings = []
     with _bar(shown=ready.team.rank == 0) as progress:
         for one in material:
@@ -149,6 +147,13 @@ def _measure(ready: "Ready", material: "list[Material]", wanted: "Wanted", given
             advance = partial(progress.advance, task)
             findings.append(measure(ready, one, schemes, given.batch_size, journal, advance))
     return findings
+
+
+def _own(given: Given) -> dict[str, Any]:
+    """What tells this model's numbers and texts from others', where several are kept in one folder."""
+    from armd_dist.generation.answers import weights_of
+
+    return {"ema": given.ema, "dtype": given.dtype, "weights": weights_of(given.model)}
 
 
 def _asked(ready: "Ready", given: Given, wanted: "Wanted") -> "Asked":
@@ -186,6 +191,7 @@ def _judge(ready: "Ready", given: Given) -> "Judge | None":
 
 def _write_samples(ready: "Ready", asked: "Asked", wanted: "Wanted", given: Given, judge: "Judge | None") -> "Quality":
     """Texts in each number of streams, what a judge makes of them, and the same of held-out ones."""
+    from armd_dist.evaluation.journal import Journal, Text
     from armd_dist.evaluation.quality import evaluate_generation
     from armd_dist.export.open import require_armd
 
@@ -194,7 +200,8 @@ def _write_samples(ready: "Ready", asked: "Asked", wanted: "Wanted", given: Give
         steps = asked.count * len(streams) + (0 if judge is None else asked.count * (len(streams) + 1))
         advance = partial(progress.advance, progress.add_task("writing samples", total=steps))
         stream, tokenizer = _stream(ready, given), ready.opened.tokenizer
-        return evaluate_generation(model, tokenizer, stream, streams, asked, judge, advance)
+        kept = None if given.out is None else (Journal[Text](given.out / "samples.jsonl"), _own(given))
+        return evaluate_generation(model, tokenizer, stream, streams, asked, judge, advance, kept=kept)
 
 
 def _bar(shown: bool) -> "Progress":

@@ -17,15 +17,19 @@ from armd_dist.cli.place import own_world_size
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from armd_dist.generation.decoder import Decoding
+    from armd_dist.generation.generate import Generator, Underway
     from armd_dist.generation.requests import Ordering, Request
     from armd_dist.generation.sampling import Sampling
-    from armd_dist.model.armd import ARMD
     from data_pipeline.tokenizer import Tokenizer
 
 LOOK_S = 0.08  # between two pictures of a text that is being generated
-OrderChoice = Literal["left_to_right", "strided", "random", "block"]
-ORDER_HELP = "Of placing tokens: --streams strided ones, one by one, one by one at random, or --block-size at a time."
+OrderChoice = Literal["left_to_right", "strided", "random", "block", "learned"]
+ORDER_HELP = (
+    "Of placing tokens: --streams strided ones, one by one, one by one at random, --block-size at a time, or as a "
+    "network with model.learned_order chooses."
+)
+BLOCK_HELP = "With --order block: neighbours at a time; with learned: the places to come first, so many at a time."
+STEPS_HELP = "With --order learned: passes in all, each as many places as fall to it. Default: one place a pass."
 MIN_P_HELP = "Sample among tokens of at least this share of the likeliest one's mass."
 SEED_HELP = "Of the first text; the next takes seed + 1. Equal seeds give equal text on one kind of device."
 PENALTY_HELP = "Above 1 tokens that stand in the text already become less likely; 1 changes nothing."
@@ -46,7 +50,8 @@ def generate(
     batch_size: Annotated[int, typer.Option(min=1, help="With --prompts: texts decoded together.")] = 16,
     order: Annotated[OrderChoice, typer.Option(help=ORDER_HELP)] = "strided",
     streams: Annotated[int, typer.Option(min=1, help="Strided streams S: S tokens at a time after the heads.")] = 1,
-    block_size: Annotated[int | None, typer.Option(min=1, help="With --order block: neighbours at a time.")] = None,
+    block_size: Annotated[int | None, typer.Option(min=1, help=BLOCK_HELP)] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help=STEPS_HELP)] = None,
     max_new_tokens: Annotated[
         int, typer.Option(min=1, help="Behind a prompt, where the text does not end before.")
     ] = 64,
@@ -71,11 +76,11 @@ def generate(
 
     _check_sources(prompt, infill, prompts, out)
     ordering, sampling = _read_settings(
-        (order, streams, block_size), (temperature, top_k, top_p, min_p, repetition_penalty)
+        (order, streams, block_size, steps), (temperature, top_k, top_p, min_p, repetition_penalty)
     )
     asked = [(text, Request((text, max_new_tokens))) for text in prompt or ([] if infill else [""])]
     asked += [(text, Request(parse_infill(text), infill=True)) for text in infill or []]
-    with _opened(model, ema, device, tensor_parallel) as (network, tokenizer):
+    with _opened(model, ordering, ema, device, tensor_parallel) as (network, tokenizer):
         if prompts is not None and out is not None:
             settings = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
             _answer_file(network, tokenizer, model, prompts, out, ordering, sampling, batch_size, **settings)
@@ -85,21 +90,25 @@ def generate(
 
 
 @contextmanager
-def _opened(model: Path, ema: bool, device: str | None, tensor: int) -> "Iterator[tuple[ARMD, Tokenizer]]":
+def _opened(
+    model: Path, ordering: "Ordering", ema: bool, device: str | None, tensor: int
+) -> "Iterator[tuple[Generator, Tokenizer]]":
     """The network, or this process' part of it. Raises GenerationError where the job has more processes, or fewer."""
     from armd_dist.errors import GenerationError
-    from armd_dist.export.open import device_of, open_armd, open_armd_across
+    from armd_dist.export.open import device_of, open_across, open_generator, settle
 
     if (processes := own_world_size()) != tensor:
         start = f"with torchrun --nproc-per-node {tensor} -m armd_dist generate" if tensor > 1 else "without torchrun"
         raise GenerationError(f"--tensor-parallel {tensor}: this job has {processes} processes; start it {start}")
+    learned = ordering.name == "learned"
     if tensor == 1:
-        network, tokenizer = open_armd(model, ema)
-        yield network.to(device_of(device)), tokenizer
+        network, tokenizer = open_generator(model, learned, ema)
+        settle(network, device_of(device))
+        yield network, tokenizer
         return
     if device is not None:
         raise GenerationError(f"--device {device}: with --tensor-parallel each process takes its own; leave it out")
-    with open_armd_across(model, tensor, ema) as opened:
+    with open_across(model, tensor, learned, ema) as opened:
         yield opened
 
 
@@ -134,7 +143,7 @@ def _check_sources(prompt: list[str] | None, infill: list[str] | None, prompts: 
 
 
 def _answer(
-    network: "ARMD",
+    network: "Generator",
     tokenizer: "Tokenizer",
     text: str,
     request: "Request",
@@ -176,7 +185,7 @@ def _as_the_first_says(number: int) -> int:
     return said[0]
 
 
-def watch(decoding: "Decoding", tokenizer: "Tokenizer", console: "Console") -> None:
+def watch(decoding: "Underway", tokenizer: "Tokenizer", console: "Console") -> None:
     """Runs a decode of one text to its end, and shows what is there of it some times a second."""
     from rich.live import Live
     from rich.text import Text
@@ -193,7 +202,7 @@ def watch(decoding: "Decoding", tokenizer: "Tokenizer", console: "Console") -> N
 
 
 def _answer_file(
-    network: "ARMD",
+    network: "Generator",
     tokenizer: "Tokenizer",
     model: Path,
     prompts: Path,
@@ -220,6 +229,7 @@ def _answer_file(
     settings: dict[str, object] = {"max_new_tokens": max_new_tokens, "seed": seed, "ema": ema}
     settings |= {"prompts_sha256": sha256_of(prompts), "weights_sha256": weights_of(model)}
     settings |= {"order": ordering.name, "streams": ordering.streams, "block_size": ordering.block_size}
+    settings |= {"steps": ordering.steps}
     settings |= {**asdict(sampling), "device": next(network.parameters()).device.type}
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("generating", total=len(prepared))

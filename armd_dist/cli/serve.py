@@ -42,7 +42,7 @@ def serve(
     """
     _check(api_key)
 
-    from armd_dist.export.open import device_of, open_armd
+    from armd_dist.export.open import device_of, open_armd, settle
     from armd_dist.serving.run import make_server
     from armd_dist.serving.template import read_template
 
@@ -59,7 +59,8 @@ def serve(
     )
     template = read_template(model, chat_template)
     network, tokenizer = open_armd(model, ema)
-    server = make_server(network.to(device_of(device)), tokenizer, template, config)
+    settle(network, device_of(device))
+    server = make_server(network, tokenizer, template, config)
     open_to_all = api_key is None and not _is_local(host)
 
     def tell(address: str) -> None:

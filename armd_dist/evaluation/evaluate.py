@@ -32,7 +32,7 @@ class Evaluation:
         bos_id: int,
         batch_size: int = 16,
         team: Team = Team(),
-        journal: Journal | None = None,
+        journal: Journal[Record] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
         self.scorer, self.source, self.bos_id, self.team = scorer, source, bos_id, team

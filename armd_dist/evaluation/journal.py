@@ -1,11 +1,11 @@
-"""scores.jsonl: what has been scored, a line for each batch, so that an evaluation goes on where it was killed."""
+"""What has been scored or written, a line for each batch, so that an evaluation goes on where it was killed."""
 
 import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from armd_dist.errors import EvaluationError
 
@@ -14,6 +14,9 @@ from armd_dist.errors import EvaluationError
 Part = tuple[int, int, int, float, list[float], bool]
 # Of one item: its parts, and whether its last document ends in it.
 Record = tuple[list[Part], bool]
+# Of one text that a model wrote: its new tokens, passes, and seconds.
+Text = tuple[list[int], int, float]
+Item = TypeVar("Item")  # one of these two
 
 
 def key_of(settings: dict[str, Any]) -> str:
@@ -22,13 +25,13 @@ def key_of(settings: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class Journal:
+class Journal(Generic[Item]):
     """A file of lines that begin with a key; lines of other evaluations may stand beside ours, and stay."""
 
     path: Path
 
-    def read(self, key: str) -> dict[int, list[Record]]:
-        """Records of every batch that is there under this key. A line that a kill tore is cut off.
+    def read(self, key: str) -> dict[int, list[Item]]:
+        """Items of every batch that is there under this key. A line that a kill tore is cut off.
 
         Raises EvaluationError where the file cannot be used.
         """
@@ -45,7 +48,7 @@ class Journal:
         except (ValueError, KeyError, TypeError) as error:
             raise EvaluationError(f"{self.path}: is not what armd eval writes ({error}); remove it") from error
 
-    def append(self, key: str, batch: int, records: list[Record]) -> None:
-        line = json.dumps({"key": key, "batch": batch, "items": records}, separators=(",", ":"))
+    def append(self, key: str, batch: int, items: list[Item]) -> None:
+        line = json.dumps({"key": key, "batch": batch, "items": items}, separators=(",", ":"))
         with self.path.open("a") as file:
             file.write(line + "\n")

@@ -10,7 +10,7 @@ from armd_dist.checkpoint.folder import resolve_checkpoint
 from armd_dist.errors import ConfigError, EvaluationError, Problem
 from armd_dist.evaluation.scoring import Scorer
 from armd_dist.evaluation.team import Team
-from armd_dist.export.open import Opened, open_model
+from armd_dist.export.open import Opened, open_model, settle
 from armd_dist.parallel.config import ParallelConfig
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.opening import open_parallel
@@ -48,7 +48,7 @@ def make_ready(path: Path, topology: Topology | None, device: torch.device, dtyp
     """
     if topology is None or topology.tensor_size * topology.pipeline_size == 1:
         opened = open_model(path, ema)
-        opened.network.to(device, DTYPES[dtype])
+        settle(opened.network, device, DTYPES[dtype])
         return Ready(opened, Scorer(opened.network), Team() if topology is None else Team.of(topology))
     if (path / "config.json").is_file():
         raise EvaluationError(

@@ -11,7 +11,7 @@ from armd_dist.evaluation.generative_perplexity import Judged, perplexity, read
 from armd_dist.evaluation.held_out import held_out_texts, references
 from armd_dist.evaluation.judge import Judge
 from armd_dist.evaluation.mauve_score import mauve, why_no_mauve
-from armd_dist.evaluation.samples import Asked, Drawn, Sample, check_asked, draw
+from armd_dist.evaluation.samples import Asked, Drawn, Kept, Sample, check_asked, draw
 from armd_dist.model.armd import ARMD
 from data_pipeline.stream import TokenStream
 from data_pipeline.tokenizer import Tokenizer
@@ -30,12 +30,13 @@ def evaluate_generation(
     judge: Judge | None = None,
     progress: Callable[[int], None] | None = None,
     judge_batch_size: int = JUDGE_BATCH,
+    kept: Kept | None = None,
 ) -> Quality:
     """`reference` (held-out text) and `strided_S` for each S, as evaluation.json has them under `generation`.
 
     stream: the held-out dataset, which gives prompts and the reference. `progress` is told texts written or judged, of
-    (streams + 1) x count written and as many judged. Raises EvaluationError before anything is written, where what is
-    asked for cannot be.
+    (streams + 1) x count written and as many judged. kept: as of `draw`. Raises EvaluationError before anything is
+    written, where what is asked for cannot be.
     """
     check_asked(asked, streams, model.config.max_sequence_length)
     texts = held_out_texts(stream, asked)
@@ -43,7 +44,7 @@ def evaluate_generation(
     judged = None if judge is None else _read(judge, real, judge_batch_size, progress)
     found = {"reference": {**_of_samples(real, asked), **_of_judge(judge, judged)}}
     for count in streams:
-        drawn = draw(model, tokenizer, texts[:, : asked.prompt_tokens], count, asked, progress)
+        drawn = draw(model, tokenizer, texts[:, : asked.prompt_tokens], count, asked, progress, kept)
         found[f"strided_{count}"] = _of_drawn(drawn, asked, judge, judged, judge_batch_size, progress)
     return found
 

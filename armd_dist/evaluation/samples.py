@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
 from armd_dist.errors import EvaluationError
+from armd_dist.evaluation.journal import Journal, Text, key_of
 from armd_dist.generation.decoder import Decoding
 from armd_dist.generation.passes import check_length, make_batch
 from armd_dist.generation.requests import Ordering
@@ -15,6 +17,8 @@ from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
 from data_pipeline.tokenizer import Tokenizer
 
+# Where texts are kept, and what tells this model's from others'.
+Kept = tuple[Journal[Text], dict[str, Any]]
 WARM_UP_PASSES = 2  # the first reads the prompt; kernels of the second are those of all others
 
 
@@ -50,7 +54,7 @@ class Sample:
 class Drawn:
     """Samples of S streams. passes: forward passes of a text, of the one that took most.
 
-    tokens_per_second: new tokens of all texts by the time that they took together, from token ids to text.
+    tokens_per_second: new tokens of all texts by the time that they took together.
     """
 
     streams: int
@@ -78,31 +82,47 @@ def draw(
     streams: int,
     asked: Asked,
     progress: Callable[[int], None] | None = None,
+    kept: Kept | None = None,
 ) -> Drawn:
     """A text for each prompt [count, tokens] (ids; of no tokens for unconditional texts).
 
-    `progress` is told the texts done. Passes of a first batch that is thrown away warm caches and kernels up.
+    `progress` is told the texts done. Passes of a first batch that is thrown away warm caches and kernels up. kept:
+    where texts are kept as they come; those that are there are not written again.
     """
     turns = Ordering("strided", streams).turns(asked.new_tokens, seed=0)
-    _warm_up(model, tokenizer, prompts[: asked.batch_size], turns, asked)
-    samples: list[Sample] = []
-    seconds, passes = 0.0, 0
-    for start in range(0, len(prompts), asked.batch_size):
-        began = time.perf_counter()
+    key, done = "", {}
+    if kept is not None:
+        key = key_of({**kept[1], **asdict(asked), "streams": streams, "prompts": prompts.tolist()})
+        done = kept[0].read(key)
+    texts, first = list[Text](), len(done)
+    for number, start in enumerate(range(0, len(prompts), asked.batch_size)):
         batch = prompts[start : start + asked.batch_size]
-        decoding = _begin(model, tokenizer, batch, turns, asked, asked.seed + start)
-        while decoding.open:
-            decoding.step()
-        made = decoding.result()
-        passes = max(passes, *made.passes)
-        samples += [
-            make_sample(prompt, tokens[len(prompt) : end].tolist(), tokenizer)
-            for prompt, tokens, end in zip(batch.tolist(), made.tokens, made.ends, strict=True)
-        ]
-        seconds += time.perf_counter() - began
+        if number not in done:
+            if number == first:
+                _warm_up(model, tokenizer, batch, turns, asked)
+            done[number] = _write(model, tokenizer, batch, turns, asked, asked.seed + start)
+            if kept is not None:
+                kept[0].append(key, number, done[number])
+        texts += done[number]
         if progress is not None:
             progress(len(batch))
-    return Drawn(streams, samples, passes, sum(len(one.tokens) for one in samples) / seconds)
+    tokens, passes, seconds = zip(*texts, strict=True)
+    samples = [make_sample(prompt, new, tokenizer) for prompt, new in zip(prompts.tolist(), tokens, strict=True)]
+    return Drawn(streams, samples, max(passes), sum(map(len, tokens)) / sum(seconds))
+
+
+def _write(
+    model: ARMD, tokenizer: Tokenizer, prompts: np.ndarray, turns: list[int], asked: Asked, seed: int
+) -> list[Text]:
+    """A batch of texts; each took its share of the time."""
+    began = time.perf_counter()
+    decoding = _begin(model, tokenizer, prompts, turns, asked, seed)
+    while decoding.open:
+        decoding.step()
+    made = decoding.result()
+    tokens = [row[prompts.shape[1] : end].tolist() for row, end in zip(made.tokens, made.ends, strict=True)]
+    share = (time.perf_counter() - began) / len(prompts)
+    return [(new, passes, share) for new, passes in zip(tokens, made.passes, strict=True)]
 
 
 def _warm_up(model: ARMD, tokenizer: Tokenizer, prompts: np.ndarray, turns: list[int], asked: Asked) -> None:

@@ -149,7 +149,7 @@ def measure(
     material: Material,
     schemes: Sequence[Scheme],
     batch_size: int,
-    journal: tuple[Journal, dict[str, Any]] | None = None,
+    journal: tuple[Journal[Record], dict[str, Any]] | None = None,
     advance: Advance = lambda _: None,
 ) -> Findings:
     """All schemes on one material; without figures on other ranks than 0. Collective.

@@ -19,11 +19,15 @@ from armd_dist.model.armd import ARMD
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.layers import PlainLayers
+from armd_dist.model.learned_order import LearnedOrderDenoiser
 from armd_dist.model.network import Network
+from armd_dist.model.packing import pack
 from data_pipeline.tokenizer import Tokenizer
 
 AGAIN = "write it anew with armd export CHECKPOINT OUT"
 DENOISER = "model.network=denoiser is trained and evaluated only; give a model of network armd"
+LEARNED = "model.learned_order=true writes text by armd generate --order learned alone; give a model of network armd"
+NOT_LEARNED = "has learned no order; use another --order, or give a model with model.learned_order=true"
 
 
 @dataclass(frozen=True)
@@ -76,11 +80,19 @@ def open_armd(path: Path, ema: bool = False) -> tuple[ARMD, Tokenizer]:
     return require_armd(opened.network, path), opened.tokenizer
 
 
-@contextmanager
-def open_armd_across(path: Path, tensor: int, ema: bool = False) -> Iterator[tuple[ARMD, Tokenizer]]:
-    """A network that generates, split over the `tensor` processes of this job. Collective.
+def open_generator(path: Path, learned: bool, ema: bool = False) -> tuple[ARMD | LearnedOrderDenoiser, Tokenizer]:
+    """A network that generates in an order that is given, or learned. Raises ExportError for another one."""
+    opened = open_model(path, ema)
+    return _require(opened.network, path, learned), opened.tokenizer
 
-    Raises ExportError for a denoiser and for an export, ConfigError where the network cannot be split so.
+
+@contextmanager
+def open_across(
+    path: Path, tensor: int, learned: bool, ema: bool = False
+) -> Iterator[tuple[ARMD | LearnedOrderDenoiser, Tokenizer]]:
+    """The same, split over the `tensor` processes of this job. Collective.
+
+    Raises ExportError also for an export, ConfigError where the network cannot be split so.
     """
     from armd_dist.parallel.config import ParallelConfig
     from armd_dist.parallel.opening import open_parallel
@@ -93,15 +105,23 @@ def open_armd_across(path: Path, tensor: int, ema: bool = False) -> Iterator[tup
     try:
         part, _ = open_parallel(path, topology, ema)
         tokenizer = Tokenizer.load(resolve_checkpoint(path) / "tokenizer.model")
-        yield require_armd(part.networks[0], path), tokenizer
+        yield _require(part.networks[0], path, learned), tokenizer
     finally:
         stop()
 
 
 def require_armd(network: Network, path: Path) -> ARMD:
-    """Raises ExportError for a denoiser, a baseline that is there to be evaluated."""
+    """Raises ExportError for a denoiser, a baseline that is there to be evaluated, or one that learned its order."""
     if isinstance(network, Denoiser):
-        raise ExportError(f"{path}: {DENOISER}")
+        raise ExportError(f"{path}: {LEARNED if isinstance(network, LearnedOrderDenoiser) else DENOISER}")
+    return network
+
+
+def _require(network: Network, path: Path, learned: bool) -> ARMD | LearnedOrderDenoiser:
+    if not learned:
+        return require_armd(network, path)
+    if not isinstance(network, LearnedOrderDenoiser):
+        raise ExportError(f"--order learned: {path} {NOT_LEARNED}")
     return network
 
 
@@ -143,6 +163,12 @@ def _read_config(file: Path) -> tuple[ModelConfig, str, int, bool]:
         raise ExportError(f"{file}: cannot be read ({error}); {AGAIN}") from error
     except KeyError as error:
         raise ExportError(f"{file}: says nothing of trained.{error.args[0]}; {AGAIN}") from error
+
+
+def settle(network: Network, device: torch.device, dtype: torch.dtype = torch.float32) -> None:
+    """Moves a network of one process to where it will be read, and readies it for that; nothing else can follow."""
+    network.to(device, dtype)
+    pack(network)
 
 
 def device_of(name: str | None) -> torch.device:

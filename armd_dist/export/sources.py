@@ -12,6 +12,7 @@ FILES = (
     "model/visibility.py",
     "model/rotary.py",
     "model/kernels.py",
+    "model/parametrization.py",
     "model/attention.py",
     "model/neighbours.py",
     "model/layout.py",

@@ -10,10 +10,9 @@ from typing import Any
 
 from armd_dist.checkpoint.folder import COMPLETE, resolve_checkpoint
 from armd_dist.errors import GenerationError
-from armd_dist.generation.generate import Sample, answer
+from armd_dist.generation.generate import Generator, Sample, answer
 from armd_dist.generation.requests import Ordering, Prepared, Request, check_pieces, parse_infill, prepare
 from armd_dist.generation.sampling import Sampling
-from armd_dist.model.armd import ARMD
 from data_pipeline.files import sha256_of, write_atomically
 from data_pipeline.tokenizer import Tokenizer
 
@@ -172,7 +171,7 @@ class Answers:
 
 
 def answer_file(
-    model: ARMD, tokenizer: Tokenizer, prepared: list[Prepared], sampling: Sampling, out: Answers, batch_size: int
+    model: Generator, tokenizer: Tokenizer, prepared: list[Prepared], sampling: Sampling, out: Answers, batch_size: int
 ) -> Iterator[int]:
     """Writes every answer that is not there yet; yields how many are. Raises GenerationError.
 
@@ -188,7 +187,7 @@ def answer_file(
 
 
 def answer_batches(
-    model: ARMD, tokenizer: Tokenizer, prepared: list[Prepared], sampling: Sampling, done: int, batch_size: int
+    model: Generator, tokenizer: Tokenizer, prepared: list[Prepared], sampling: Sampling, done: int, batch_size: int
 ) -> Iterator[tuple[int, list[Sample]]]:
     """(number of the first, samples) of each batch, from the one that holds number `done` on."""
     for start in range(done // batch_size * batch_size, len(prepared), batch_size):

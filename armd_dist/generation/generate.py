@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from armd_dist.generation.decoder import Decoding, Generated
+from armd_dist.generation.learned import LearnedDecoding
 from armd_dist.generation.passes import make_batch
 from armd_dist.generation.requests import Prepared
 from armd_dist.generation.sampling import Sampling
 from armd_dist.model.armd import ARMD
+from armd_dist.model.learned_order import LearnedOrderDenoiser
 from data_pipeline.tokenizer import Tokenizer
 
 OPEN = "·"
+Generator = ARMD | LearnedOrderDenoiser  # networks that write text
+Underway = Decoding | LearnedDecoding
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Sample:
     passes: int
 
 
-def answer(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> list[Sample]:
+def answer(model: Generator, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> list[Sample]:
     """The samples of prepared requests, decoded together."""
     decoding = begin(model, tokenizer, prepared, sampling)
     while decoding.open:
@@ -36,20 +40,24 @@ def answer(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], samp
     return samples_of(decoding, tokenizer, prepared)
 
 
-def begin(model: ARMD, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> Decoding:
-    """The decode of prepared requests, for those who look on."""
+def begin(model: Generator, tokenizer: Tokenizer, prepared: Sequence[Prepared], sampling: Sampling) -> Underway:
+    """The decode of prepared requests, for those who look on. A network that learned an order needs their pace."""
     ids, turns = make_batch([one.ids for one in prepared], [one.turns for one in prepared], tokenizer.bos_id)
     seeds = [one.request.seed for one in prepared]
-    return Decoding(model, ids, turns, sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
+    given = (sampling, tokenizer.bos_id, seeds, tokenizer.eos_id)
+    if isinstance(model, LearnedOrderDenoiser):
+        assert prepared[0].pace is not None, "the caller's ordering is learned"
+        return LearnedDecoding(model, ids, turns, *given, prepared[0].pace)
+    return Decoding(model, ids, turns, *given)
 
 
-def samples_of(decoding: Decoding, tokenizer: Tokenizer, prepared: Sequence[Prepared]) -> list[Sample]:
+def samples_of(decoding: Underway, tokenizer: Tokenizer, prepared: Sequence[Prepared]) -> list[Sample]:
     """What a decode that is done has made of its requests."""
     generated = decoding.result()
     return [_sample(one, generated, row, tokenizer) for row, one in enumerate(prepared)]
 
 
-def text_so_far(decoding: Decoding, tokenizer: Tokenizer, row: int = 0) -> str:
+def text_so_far(decoding: Underway, tokenizer: Tokenizer, row: int = 0) -> str:
     """One whole text of a decode under way, up to its end where that is known; a dot for each token still open."""
     end = int(decoding.ends.places[row])
     tokens = decoding.text[row, 1 : end + 1].tolist()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.kernels import heads_first
 from armd_dist.model.layers import Layers
+from armd_dist.model.parametrization import query_multiplier
 from armd_dist.model.rotary import rotate
 from armd_dist.model.shapes import Angles, GroupKeys, HeadKeys, HeadRows, OwnHidden
 
@@ -30,6 +31,7 @@ class Attention(nn.Module):
         super().__init__()
         assert config.num_key_value_heads is not None, "ModelConfig fills it"
         self.head_dim = config.head_dim
+        self.query_multiplier = query_multiplier(config)
         self.group = config.num_attention_heads // config.num_key_value_heads
         self.query = layers.column(config.hidden_size, config.hidden_size, config.bias)
         # One head's key and value lie side by side, so that a split by output features keeps heads whole.
@@ -40,9 +42,10 @@ class Attention(nn.Module):
         self.out = layers.row(config.hidden_size, config.hidden_size, config.bias)
 
     def queries(self, hidden: OwnHidden, angles: tuple[Angles, Angles] | None) -> Tensor:
-        """[rows, batch, heads, head_dim], rotated to the rows' places in the text."""
+        """[rows, batch, heads, head_dim], rotated to the rows' places in the text; under muP multiplied."""
         query = self.query(hidden)
-        return rotate(self.query_norm(query.view(*query.shape[:2], -1, self.head_dim)), angles)
+        rotated = rotate(self.query_norm(query.view(*query.shape[:2], -1, self.head_dim)), angles)
+        return rotated if self.query_multiplier == 1 else rotated * self.query_multiplier
 
     def keys_values(
         self, hidden: OwnHidden, angles: tuple[Angles, Angles] | None, cache: KeyValueCache | None

@@ -51,6 +51,23 @@ class ModelConfig(BaseModel):
         description="The place at which the query of token n stands: n, or n - 1 as the row of an AR model does, which "
         "reads the token before the one that it predicts. previous: for the weights of AR models (armd import).",
     )
+    learned_order: bool = Field(
+        False,
+        description="Beside the denoiser two heads, each a layer and an MLP: one learns in which order a text is best "
+        "generated, the other follows it from the masked text (LoMDM). Needs network: denoiser.",
+    )
+    order_centre: float = Field(
+        0.7,
+        gt=0,
+        description="c1 of LoMDM: the mean of the exponents w = c1 + c2 (sigmoid(score) - mean) by which a learned "
+        "order says how late a token is hidden, and so how early it is generated. The paper's best.",
+    )
+    order_spread: float = Field(
+        0.65,
+        ge=0,
+        description="c2 of LoMDM, below order_centre: how far exponents may lie apart. 0: no order is learned, and "
+        "with order_centre 1 the loss is MDLM's. The paper's best.",
+    )
     hidden_dropout: float = Field(
         0.0, ge=0, lt=1, description="Dropout of embeddings and of what each attention and MLP adds."
     )
@@ -58,6 +75,13 @@ class ModelConfig(BaseModel):
     rope_theta: float = Field(10_000.0, gt=0, description="Base of the rotary position embedding.")
     norm_eps: float = Field(1e-5, gt=0)
     init_std: float = Field(0.02, gt=0, description="Standard deviation of initial weights; residual outputs get less.")
+    mup_base_width: int | None = Field(
+        None,
+        ge=1,
+        description="The hidden_size for which learning_rate and init_std were tuned: they then hold for a network of "
+        "any width, by muP (arXiv 2203.03466), which scales initial weights, the learning rate of each kind of weight, "
+        "attention and logits. Tune at 128 to 256, with the same depth. null: the standard parametrisation.",
+    )
     pad_vocab_to: int = Field(
         128,
         ge=1,

@@ -5,8 +5,9 @@ from torch import nn
 
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.layers import Layers
+from armd_dist.model.parametrization import output_multiplier
 from armd_dist.model.rotary import rotary_angles
-from armd_dist.model.shapes import Angles, Ids, Logits, OwnHidden
+from armd_dist.model.shapes import Angles, Ids, Logits, OwnHidden, Weight
 from armd_dist.model.stages import Stage, whole
 
 
@@ -14,8 +15,10 @@ class LanguageModel(nn.Module):
     """The parts that ARMD and the denoiser share, so that a comparison differs in the network between them alone.
 
     Of a stage only what it needs is there, under the names of the whole network. With a tied head the last stage has
-    the token embedding as well.
+    the token embedding as well. packed_head: what `pack` makes of the head's weight.
     """
+
+    packed_head: Weight | None = None
 
     def __init__(self, config: ModelConfig, layers: Layers, stage: Stage | None) -> None:
         super().__init__()
@@ -29,6 +32,7 @@ class LanguageModel(nn.Module):
             self.positions = layers.position_embedding(config.num_positions, config.hidden_size)
             self.dropout = nn.Dropout(config.hidden_dropout)
         if self.stage.predicts:
+            self.output_multiplier = output_multiplier(config)
             self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
             if not config.tie_embeddings:
                 self.head = layers.token_embedding(config.padded_vocab_size, config.hidden_size)
@@ -39,5 +43,13 @@ class LanguageModel(nn.Module):
 
     def predict(self, rows: OwnHidden) -> Logits:
         """The head, on the token embedding's own rows where the two are tied."""
-        head = self.tokens if self.config.tie_embeddings else self.head
-        return self.layers.logits(self.norm(rows), head.get_parameter("weight"), self.config.vocab_size)
+        weight = self.head_weight if self.packed_head is None else self.packed_head
+        normed = self.norm(rows)
+        if self.output_multiplier != 1:
+            normed = normed * self.output_multiplier
+        return self.layers.logits(normed, weight, self.config.vocab_size)
+
+    @property
+    def head_weight(self) -> Weight:
+        """[vocabulary's rows of this process, hidden]"""
+        return (self.tokens if self.config.tie_embeddings else self.head).get_parameter("weight")

@@ -112,16 +112,20 @@ class Linear(nn.Linear):
 
 
 LARGE = 1 << 18  # values of a weight; below it a call of oneDNN costs more than the product
-# No public name of torch's, and exports meet any version of it.
-ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+# No public names of torch's, and exports meet any version of it.
+ONEDNN = torch.backends.mkldnn.is_available() and all(
+    hasattr(torch.ops.mkldnn, name) for name in ("_linear_pointwise", "_reorder_linear_weight")
+)
 
 
 def product(rows: Tensor, weight: Weight, bias: Tensor | None = None) -> Tensor:
-    """rows [..., in] @ weight.T + bias, as F.linear.
+    """rows [..., in] @ weight.T + bias, as F.linear. weight: as it is, or as `pack` reorders it.
 
-    On a CPU in fp32, where no gradient is asked for, by oneDNN: torch has MKL do it, which is half as fast on AMD's
-    processors, and for the 2 to 8 rows of a decoder's pass reads the weights at half the speed of memory.
+    On a CPU in fp32, where no gradient is asked for, by oneDNN: torch has MKL do it, which was slower for every number
+    of rows where it was measured (benchmarks/products.py).
     """
+    if weight.is_mkldnn:
+        return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
     fits = rows.device.type == "cpu" and rows.dtype == weight.dtype == torch.float32 and weight.numel() >= LARGE
     fits = fits and weight.is_contiguous() and (bias is None or bias.is_contiguous())  # it reads past strides
     if fits and ONEDNN and not torch.is_grad_enabled():

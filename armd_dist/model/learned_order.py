@@ -1,6 +1,6 @@
 """LoMDM's network: the denoiser, and two heads that read an order off it (Hong, Lee and Ye, arXiv 2602.02112).
 
-For one process: no layout splits the heads yet, and all of a text is one window and one document.
+All of a text is one window and one document.
 """
 
 import torch
@@ -52,12 +52,14 @@ class LearnedOrderDenoiser(Denoiser):
         """g_phi's scores. layout: of texts with nothing masked; their pass is for the head alone, without gradient."""
         with torch.no_grad():
             features = self.features(layout)
-        return self.forward_order(features, self._angles(layout, features))
+        return self._order(self.forward_order, 0, layout, features)
 
     def read(self, layout: DenoiserLayout) -> tuple[Logits, Weights]:
         """Logits as of `forward`, and g_psi's scores, from one pass."""
         features = self.features(layout)
-        return self.predict(features), self.reverse_order(features, self._angles(layout, features))
+        return self.predict(features), self._order(self.reverse_order, 1, layout, features)
 
-    def _angles(self, layout: DenoiserLayout, features: Hidden) -> tuple[Angles, Angles] | None:
-        return self.angles(layout.positions, features.dtype) if self.rotates else None
+    def _order(self, head: OrderHead, number: int, layout: DenoiserLayout, features: Hidden) -> Weights:
+        """As a layer behind the last one: its dropout and recomputing are theirs."""
+        angles = self.angles(layout.positions, features.dtype) if self.rotates else None
+        return self.layers.run(self.config.num_layers + number, head, features, angles)

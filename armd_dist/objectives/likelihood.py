@@ -23,10 +23,12 @@ from armd_dist.orders.order import Order
 
 
 class Loss(NamedTuple):
-    """objective: what is minimised; nll: nats per token, or their bound, what is reported. Scalars."""
+    """objective: what is minimised; nll: nats per token, or their bound, what is reported; figures: what else is, of
+    which the mean over all texts means something. Scalars."""
 
     objective: Tensor
     nll: Tensor
+    figures: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class MicroBatch:
         # Before the nats: Megatron's cross-entropy makes its softmax where fp32 logits stood.
         penalty = z_loss * self._mean(layers.log_normalizer(logits).square()) if z_loss else 0.0
         mean = self._mean(layers.token_nll(logits, self.targets))
-        return Loss(mean + penalty, mean.detach())
+        return Loss(mean + penalty, mean.detach(), {})
 
     def _mean(self, scores: Scores) -> Tensor:
         return scores.mean() if self.weights is None else (scores * self.weights.t().to(scores.dtype)).mean()

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.distributed as dist
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from armd_dist.checkpoint.pieces import Piece
 from armd_dist.model.network import make_network
+from armd_dist.model.parameter_groups import set_learning_rate
 from armd_dist.model.two_stream import Layer
 from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.average import Average
@@ -35,16 +36,20 @@ from armd_dist.parallel.zero import (
 )
 from armd_dist.run import Run
 
+LOSS = "loss"
+
 
 @dataclass(frozen=True)
 class StepResult:
-    """loss: mean over the global batch, nats per token; grad_norm: of the whole model, before clipping.
+    """loss: mean over the global batch, nats per token; grad_norm: of the whole model, before clipping; figures: as of
+    `Loss`, means over the global batch.
 
     The same on all processes, so that they agree on an update to be skipped.
     """
 
     loss: float
     grad_norm: float
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def finite(self) -> bool:
@@ -77,18 +82,17 @@ class Engine:
 
         Where the loss or the gradient norm is not finite, nothing is changed on any process, and that is counted.
         """
-        loss = self._over_all(self._gradients(micro_batches))
+        loss, figures = self._over_all(self._gradients(micro_batches))
         enter("updating the weights")
-        for group in self.zero.optimizer.param_groups:
-            group["lr"] = learning_rate
-        result = StepResult(loss, grad_norm=self._update(skips=not math.isfinite(loss)))
+        set_learning_rate(self.zero.optimizer.param_groups, learning_rate)
+        result = StepResult(loss, self._update(skips=not math.isfinite(loss)), figures)
         self.skipped_updates += not result.finite
         return result
 
     def repeat(self, micro_batches: Sequence[MicroBatch]) -> tuple[StepResult, Culprit | None]:
         """What a step on these micro-batches comes to, and where it loses its numbers. Changes nothing. Collective."""
         with gradients_watched(self.part) as found:
-            loss = self._over_all(self._gradients(micro_batches))
+            loss, _ = self._over_all(self._gradients(micro_batches))
         result = StepResult(loss, grad_norm=self._update(skips=True))
         return result, culprit(found, micro_batches, self.topology)
 
@@ -102,39 +106,44 @@ class Engine:
         else:
             total = self.pipeline.pass_through(micro_batches, backward=False).double()
         self.zero.train()
-        return self._over_all(total)
+        return self._over_all({LOSS: total})[0]
 
-    def _over_all(self, mean: Tensor) -> float:
-        """From the mean of each data-parallel process' part to that of the global batch."""
-        dist.all_reduce(mean, group=parallel_state.get_data_parallel_group())
+    def _over_all(self, means: dict[str, Tensor]) -> tuple[float, dict[str, float]]:
+        """The loss and the other figures: from the means of each data-parallel process' part to those of the batch."""
+        values = torch.stack(list(means.values()))
+        dist.all_reduce(values, group=parallel_state.get_data_parallel_group())
         # Of all stages the last one alone knows the loss; the others add nothing.
-        dist.all_reduce(mean, group=parallel_state.get_pipeline_model_parallel_group())
-        return mean.item() / self.topology.data_size
+        dist.all_reduce(values, group=parallel_state.get_pipeline_model_parallel_group())
+        found = dict(zip(means, (values / self.topology.data_size).tolist(), strict=True))
+        return found.pop(LOSS), found
 
     def _loss(self, micro_batch: MicroBatch) -> Loss:
         if self.layers.dropout is not None:
             self.layers.dropout.begin(micro_batch.first_sample)
         here = micro_batch.to(self.topology.device)
-        loss = here.loss_of(self.zero(here.layout), self.layers, self.run.training.z_loss)
+        loss: Loss = self.zero(here, self.run.training.z_loss)
         beat()
         return loss
 
-    def _gradients(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        """Gradients of all micro-batches, reduced; the mean of their nats per token (0 but on the last stage)."""
+    def _gradients(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        """Gradients of all micro-batches, reduced; the means of their figures, LOSS the nats per token (0 but on the
+        last stage)."""
         if self.pipeline is None:
             return self._accumulate(micro_batches)
-        return self._accumulate_in_stages(micro_batches, self.pipeline).double()
+        return {LOSS: self._accumulate_in_stages(micro_batches, self.pipeline).double()}
 
-    def _accumulate(self, micro_batches: Sequence[MicroBatch]) -> Tensor:
-        total, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
+    def _accumulate(self, micro_batches: Sequence[MicroBatch]) -> dict[str, Tensor]:
+        nothing, count = torch.zeros((), dtype=torch.float64, device=self.topology.device), len(micro_batches)
+        means: dict[str, Tensor] = {}
         for number, micro_batch in enumerate(micro_batches, start=1):
             # Before each pass: from stage 2 on a pass hands its gradients on at once, below only the last one does.
             self.zero.set_gradient_accumulation_boundary(number == count)
             loss = self._loss(micro_batch)
             self.zero.backward(loss.objective / count)
-            total += loss.nll / count
+            for name, value in ({LOSS: loss.nll} | loss.figures).items():
+                means[name] = means.get(name, nothing) + value / count
             beat()
-        return total
+        return means
 
     def _accumulate_in_stages(self, micro_batches: Sequence[MicroBatch], pipeline: Pipeline) -> Tensor:
         with backward_elsewhere(self.zero):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from armd_dist.model.denoiser import DenoiserLayout
 from armd_dist.model.layout import Layout
 from armd_dist.model.network import Network
-from armd_dist.objectives.likelihood import MicroBatch
+from armd_dist.objectives.likelihood import Loss, MicroBatch
 from armd_dist.parallel.cpu_shim import cuda_means_cpu
 from armd_dist.parallel.layers import MegatronLayers
 from armd_dist.parallel.progress import beat
@@ -32,9 +32,12 @@ Read = TypeVar("Read")
 class Part(nn.ModuleList):
     """The networks of the stages that this process holds, from the bottom: one, or several virtual stages."""
 
-    def forward(self, layout: Layout | DenoiserLayout) -> Tensor:
-        """Logits, where one process holds the network in one piece."""
-        return self[0](layout)
+    def forward(self, micro_batch: MicroBatch, z_loss: float) -> Loss:
+        """The loss, where one process holds the network in one piece.
+
+        DeepSpeed fetches weights and watches gradients around this one call, however often it goes through the network.
+        """
+        return micro_batch.loss(self.networks[0], z_loss)
 
     @property
     def networks(self) -> list[Network]:

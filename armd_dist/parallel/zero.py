@@ -7,11 +7,15 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from megatron.core import parallel_state
 from torch import Tensor, nn
 
+from armd_dist.model.parameter_groups import parameter_groups
+from armd_dist.model.parametrization import width_ratio
 from armd_dist.parallel.engines import sparingly
 from armd_dist.parallel.pipeline import Part
+from armd_dist.parallel.sharding import local_shape
 from armd_dist.run import Run
 
 if not torch.cuda.is_available():
@@ -74,9 +78,9 @@ def settle(modules: Iterable[nn.Module], run: Run, device: torch.device) -> None
 def make_deepspeed(model: Part, run: Run) -> Any:
     """The DeepSpeed engine around this process' part of the model, with AdamW as the run sets it."""
     training = run.training
-    optimizer = Adam(
-        _parameter_groups(model, training.weight_decay), lr=0.0, betas=training.betas, eps=training.adam_eps
-    )
+    # Under muP every gradient falls as 1 / width (derived), so that without this eps would grow beside it (our choice).
+    eps = training.adam_eps / width_ratio(run.model)
+    optimizer = Adam(_parameter_groups(model, run), lr=0.0, betas=training.betas, eps=eps)
     engine, *_ = deepspeed.initialize(
         model=model, optimizer=optimizer, config=_deepspeed_config(run), mpu=MegatronGroups()
     )
@@ -110,11 +114,24 @@ def _deepspeed_config(run: Run) -> dict[str, Any]:
     return config
 
 
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay, norms do not."""
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+def _parameter_groups(model: Part, run: Run) -> list[dict[str, Any]]:
+    """As many on every pipeline stage: DeepSpeed sums the norm over the stages once for each group.
+
+    Under muP a stage without embeddings has one kind less. There the largest is halved: which is which does not matter.
+    """
+    training = run.training
+    named = ((name, parameter, len(local_shape(parameter))) for name, parameter in model.weights())
+    of_heads = {"forward_order.": training.forward_order_rate, "reverse_order.": training.reverse_order_rate}
+    groups = parameter_groups(named, run.model, training.weight_decay, of_heads)
+    device = next(model.parameters()).device
+    most = torch.tensor(len(groups), device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX, group=parallel_state.get_pipeline_model_parallel_group())
+    for _ in range(int(most) - len(groups)):
+        first = max(groups, key=lambda group: len(group["params"]))
+        half = len(first["params"]) // 2
+        groups.append({**first, "params": first["params"][half:]})
+        first["params"] = first["params"][:half]
+    return groups
 
 
 @contextmanager

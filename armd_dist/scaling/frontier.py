@@ -46,9 +46,11 @@ def best_of(law: Law, cost: Cost, flops: Array | float) -> Best:
     budget = np.asarray(flops) / cost.factor
     ratio = law.a * law.A / (cost.power * law.b * law.B)
     log_n = (np.log(ratio) + law.b * np.log(budget)) / (law.a + cost.power * law.b)
-    parameters = np.exp(log_n)
-    tokens = np.exp(np.log(budget) - cost.power * log_n)
-    return Best(parameters, tokens, law.loss(parameters, tokens))
+    # Where few points leave an exponent open, some of its draws put the minimum at no size, or at one without end.
+    with np.errstate(over="ignore", divide="ignore"):
+        parameters = np.exp(log_n)
+        tokens = np.exp(np.log(budget) - cost.power * log_n)
+        return Best(parameters, tokens, law.loss(parameters, tokens))
 
 
 def growth(law: Law, cost: Cost) -> Array:
@@ -59,17 +61,20 @@ def growth(law: Law, cost: Cost) -> Array:
 def compute_ratio(law: Law, cost: Cost, reference: Law, reference_cost: Cost, flops: float) -> Array:
     """Compute that the reference needs for the loss that this law reaches with `flops`, over `flops`.
 
-    Both at their best splits. Below 1 the reference is the cheaper one; infinite where it never comes so low.
+    Both at their best splits. Below 1 the reference is the cheaper one; infinite where it never comes so low, 0 where
+    that is above the losses of any compute.
     """
     wanted = best_of(law, cost, flops).loss
     low = np.full(np.shape(wanted), np.log(flops) - REACH * np.log(10))
     high = np.full(np.shape(wanted), np.log(flops) + REACH * np.log(10))
     unreachable = best_of(reference, reference_cost, np.exp(high)).loss > wanted
+    for_nothing = best_of(reference, reference_cost, np.exp(low)).loss <= wanted
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         too_little = best_of(reference, reference_cost, np.exp(middle)).loss > wanted
         low, high = np.where(too_little, middle, low), np.where(too_little, high, middle)
-    return np.where(unreachable, np.inf, np.exp((low + high) / 2) / flops)
+    ratio = np.where(unreachable, np.inf, np.exp((low + high) / 2) / flops)
+    return np.where(for_nothing, 0.0, ratio)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import copy
 from typing import Any
 
 from armd_dist.config import check_tree
+from armd_dist.errors import ConfigError, Problem
 from armd_dist.model.config import ModelConfig
 from armd_dist.model.cost import num_parameters, training_flops_per_token
 from armd_dist.run import Run
@@ -24,7 +25,7 @@ BLOCK_LENGTH = 4  # of BD3-LM where the base names none, as in its paper
 def sized(base: Run, ladder: LadderConfig, depth: int, objective: Objective, share: float) -> Run:
     """The base at this depth and for this objective; steps and schedule are still the base's. share: of L2s in ARMD.
 
-    Raises ConfigError where the network cannot be.
+    Raises ConfigError where the network cannot be, or where its learning rate would follow the width twice.
     """
     run = check_tree(_armd(base, ladder, depth, round(share * depth)))
     if objective == "armd":
@@ -86,10 +87,21 @@ def _armd(base: Run, ladder: LadderConfig, depth: int, two_stream: int) -> Tree:
         "ffn_hidden_size": None,
         "two_stream_layers": two_stream,
     }
-    factor = (base.model.hidden_size / width) ** ladder.learning_rate_power
+    factor = (base.model.hidden_size / width) ** _rate_power(base, ladder)
     for name in ("learning_rate", "min_learning_rate"):
         tree["training"][name] = float(f"{tree['training'][name] * factor:.4g}")
     return tree
+
+
+def _rate_power(base: Run, ladder: LadderConfig) -> float:
+    """Under muP each weight's rate follows from the width, and the schedule's is the same at every width."""
+    power, width = ladder.learning_rate_power, base.model.mup_base_width
+    if width is None:
+        return 1.0 if power is None else power
+    if power:
+        rule = f"lowers the learning rate with the width, which model.mup_base_width={width} does for each weight"
+        raise ConfigError([Problem("ladder.learning_rate_power", power, rule, "leave one of the two out")])
+    return 0.0
 
 
 def _group(model: ModelConfig) -> int:

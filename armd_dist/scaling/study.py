@@ -38,11 +38,12 @@ class LadderConfig(BaseModel):
 
     width_per_layer: int = Field(64, ge=1, description="hidden_size = depth x this.")
     head_width: int = Field(64, ge=1, description="Heads = hidden_size / this, which must divide.")
-    learning_rate_power: float = Field(
-        1.0,
+    learning_rate_power: float | None = Field(
+        None,
         ge=0,
         description="The base's learning rate is that of its own width; at another it falls with width to this power. "
-        "1 is what GPT-3's table of rates comes to.",
+        "null: 1, which is what GPT-3's table of rates comes to. With model.mup_base_width in the base or settings "
+        "all sizes have the base's rate, and this is to be left out.",
     )
 
 

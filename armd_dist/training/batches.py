@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from armd_dist.objectives.learned_order import learned_order_batch
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.curriculum import Position, draw_orders, position_at
@@ -37,7 +38,9 @@ class Batches:
         self.offset = data_rank * self.share
         # Where documents are kept apart, the token that ends one.
         self.eos_id = data.manifest.eos_id if run.data.within_document else None
-        self.make = self._masked if run.model.network == "denoiser" else self._ordered
+        self.make = self._ordered
+        if run.model.network == "denoiser":
+            self.make = self._with_learned_order if run.model.learned_order else self._masked
 
     def numbers(self, step: int) -> np.ndarray:
         """The global numbers of this process' samples of `step` (0-based): int64 [share]."""
@@ -91,7 +94,7 @@ class Batches:
     def position(self, step: int) -> Position:
         """Where training stands at `step`; a denoiser does the same all the way."""
         if self.run.model.network == "denoiser":
-            return Position("masked_diffusion", 1, 0)
+            return Position("learned_order" if self.run.model.learned_order else "masked_diffusion", 1, 0)
         return position_at(self.run.orders, step)
 
     def _ordered(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
@@ -104,3 +107,7 @@ class Batches:
         ids, window = torch.from_numpy(tokens), self.run.orders.block_length or tokens.shape[1]
         masked = draw_masking(tokens.shape[1], window, self.run.training.seed, samples.tolist())
         return masked_batch(ids, masked, window, self.data.manifest.bos_id, int(samples[0]), self.eos_id)
+
+    def _with_learned_order(self, position: Position, samples: np.ndarray, tokens: np.ndarray) -> MicroBatch:
+        ids, bos_id = torch.from_numpy(tokens), self.data.manifest.bos_id
+        return learned_order_batch(ids, self.run.training.seed, samples.tolist(), bos_id)

@@ -92,6 +92,17 @@ class TrainingConfig(BaseModel):
     min_learning_rate: float = Field(0.0, ge=0)
     warmup_steps: int = Field(2_500, ge=0)
     decay: Literal["constant", "cosine", "linear"] = Field("cosine", description="Shape after warm-up.")
+    forward_order_rate: float = Field(
+        1.0,
+        gt=0,
+        description="With model.learned_order: the learning rate of the head that orders a text it knows (g_phi), as a "
+        "multiple of learning_rate. Its gradient is the noisier one.",
+    )
+    reverse_order_rate: float = Field(
+        1.0,
+        gt=0,
+        description="The same for the head that follows it from a masked text (g_psi).",
+    )
     weight_decay: float = Field(0.0, ge=0, description="Applied to matrices, not to norms.")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
     adam_eps: float = Field(1e-8, gt=0)

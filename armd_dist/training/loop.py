@@ -186,6 +186,7 @@ def _describe(
         skipped_updates=skipped,
         validation_loss=held_out,
         loss_spike=1 if spikes else None,
+        learned_order={name: value for name, value in result.figures.items() if math.isfinite(value)} or None,
     )
 
 

@@ -21,7 +21,7 @@ class StepMetrics:
     """One line of metrics.jsonl. `step` counts finished steps, from 1; loss is nats per token.
 
     loss and grad_norm are not there where they are not finite; skipped_updates: steps so far that changed nothing, as
-    one of the two was not; loss_spike: 1, or not there.
+    one of the two was not; loss_spike: 1, or not there; learned_order: by name, what LoMDM is watched by.
 
     datasets: by path, `samples` read so far and `epochs`, how many times over all of its windows that is;
     validation_loss: nats per token, in the steps that measured it.
@@ -39,6 +39,7 @@ class StepMetrics:
     skipped_updates: int = 0
     validation_loss: float | None = None
     loss_spike: int | None = None
+    learned_order: dict[str, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What scripts read; nothing of what was not measured."""

@@ -29,7 +29,15 @@ SWITCHES = {
 # Sizes that two processes cannot halve: parts of a parameter are then padded.
 ODD = {"model.hidden_size": 15, "model.num_attention_heads": 3, "model.position_embedding": "learned"}
 LINEAR = {"model.query_context": "both"}
+# Matrices of a quarter of the rate, and a stage of a long pipeline without any table.
+MUP = SWITCHES | {"model.mup_base_width": 8, "model.num_layers": 5}
 DENOISER = {"model.network": "denoiser", "orders.block_length": 4}
+LEARNED = {
+    "model.network": "denoiser",
+    "model.learned_order": True,
+    "training.forward_order_rate": 0.5,
+    "training.reverse_order_rate": 2.0,
+}
 PACKED = {"data.path": "documents"}
 APART = PACKED | {"data.attention": "within_document"}
 REFERENCES: dict[str, dict[str, Any]] = {
@@ -39,7 +47,9 @@ REFERENCES: dict[str, dict[str, Any]] = {
     "dropout": DROPOUT,
     "linear": LINEAR,
     "denoiser": DENOISER,
+    "learned": LEARNED,
     "deep": DEEP,
+    "mup": MUP,
     "packed": PACKED,
     "apart": APART,
     "denoiser_apart": DENOISER | APART,
@@ -63,12 +73,15 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "data_2_zero_3_recompute_dropout": (2, "dropout", [zero(3) | AGAIN | DROPOUT]),
     "data_2_zero_3_selective": (2, "switches", [zero(3) | SELECTIVE | SWITCHES]),
     "tensor_2_sequence_within_document": (2, "apart", [SEQUENCE | APART]),
+    "tensor_2_learned": (2, "learned", [TENSOR | LEARNED]),
+    "data_2_zero_1_learned": (2, "learned", [zero(1) | LEARNED]),
     "pipeline_2_within_document": (2, "apart", [PIPELINE | APART]),
     "pipeline_2": (2, "plain", [PIPELINE]),
     "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),
     "pipeline_2_recompute_dropout_zero_1": (2, "dropout", [PIPELINE | AGAIN | DROPOUT | zero(1)]),
     "pipeline_2_recompute_by_rank": (2, "plain", [PIPELINE | {"parallel.recompute": ["full", "selective"]}]),
     "checkpoints_of_pipelines": (2, "deep", [DEEP | zero(1), PIPELINE | DEEP, TENSOR | DEEP, VIRTUAL | zero(1)]),
+    "checkpoints_under_mup": (2, "mup", [SEQUENCE | MUP, zero(3) | MUP, PIPELINE | MUP | zero(1), zero(2) | MUP]),
     "checkpoints_of_every_stage": (2, "odd", [zero(stage) | ODD for stage in HANDS_TO_ALL]),
     "checkpoints_of_every_kind": (2, "plain", [SEQUENCE, zero(3), TENSOR | AGAIN, zero(2) | OFFLOAD, SEQUENCE]),
 }
@@ -87,6 +100,10 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_pipeline_2_sequence_within_document": (4, "apart", [PIPELINE | SEQUENCE | APART]),
     "tensor_2_denoiser_recompute": (2, "denoiser", [TENSOR | DENOISER | AGAIN]),
     "data_2_zero_3_denoiser": (2, "denoiser", [zero(3) | DENOISER]),
+    "checkpoints_of_learned": (2, "learned", [TENSOR | LEARNED, zero(3) | LEARNED | AGAIN, zero(1) | LEARNED]),
+    **{f"data_2_zero_{stage}_learned": (2, "learned", [zero(stage) | LEARNED]) for stage in (2, 3)},
+    "tensor_2_learned_recompute": (2, "learned", [TENSOR | LEARNED | AGAIN]),
+    "tensor_2_data_2_zero_3_learned_selective": (4, "learned", [TENSOR | zero(3) | LEARNED | SELECTIVE]),
     "data_2_zero_3_linear": (2, "linear", [zero(3) | LINEAR | AGAIN]),
     "data_2_zero_3_switches": (2, "switches", [zero(3) | SWITCHES]),
     **{
@@ -100,6 +117,8 @@ GRID: dict[str, tuple[int, str, Legs]] = {
     "pipeline_2_denoiser": (2, "denoiser", [PIPELINE | DENOISER | zero(2)]),
     **{f"pipeline_2_zero_{stage}_offload": (2, "plain", [PIPELINE | zero(stage) | OFFLOAD]) for stage in (1, 2)},
     "pipeline_4": (4, "deep", [DEEP | {"parallel.pipeline": 4}]),
+    "pipeline_4_mup": (4, "mup", [MUP | zero(1) | {"parallel.pipeline": 4}]),
+    "data_2_zero_1_offload_mup": (2, "mup", [MUP | zero(1) | OFFLOAD]),
     "tensor_2_pipeline_2_sequence": (4, "plain", [PIPELINE | SEQUENCE]),
     "tensor_2_pipeline_2_virtual_2_sequence": (4, "deep", [VIRTUAL | SEQUENCE | AGAIN]),
     **{f"pipeline_2_data_2_zero_{stage}": (4, "plain", [PIPELINE | zero(stage)]) for stage in (0, 1, 2)},

@@ -23,6 +23,7 @@ from torch import Tensor
 from armd_dist.checkpoint.pieces import Piece, stage
 from armd_dist.checkpoint.tensors import read_tensors
 from armd_dist.checkpoint.writing import write_tensors
+from armd_dist.objectives.learned_order import learned_order_batch
 from armd_dist.objectives.likelihood import MicroBatch, ordered_batch
 from armd_dist.objectives.masked_diffusion import draw_masking, masked_batch
 from armd_dist.orders.order import Order
@@ -58,6 +59,7 @@ TREE: dict[str, Any] = {
         "learning_rate": 3e-3,
         "warmup_steps": 4,
         "clip_grad": 0.5,
+        "weight_decay": 0.1,
         "ema_decay": EMA_DECAY,
         "adam_eps": 1e-5,  # where a gradient is next to nothing, Adam would blow its rounding up to a whole step
     },
@@ -95,6 +97,8 @@ def _micro_batch(run: Run, samples: list[int]) -> MicroBatch:
     if run.data.path == DOCUMENTS:
         tokens[:, 2 + samples[0] % 5] = tokens[:, 8] = EOS
     eos_id = EOS if run.data.within_document else None
+    if run.model.learned_order:
+        return learned_order_batch(tokens, 0, samples, BOS)
     if run.model.network == "denoiser":
         window = run.orders.block_length or LENGTH
         masked = draw_masking(LENGTH, window, 0, samples)
@@ -147,7 +151,7 @@ class Trainer:
         """What the forward pass of the first micro-batch leaves alive on this process for the backward pass."""
         first = micro_batches(self.run, 0, self.topology.data_rank, self.topology.data_size)[0]
         with Alive() as alive:
-            loss = first.loss_of(self.engine.part(first.layout), self.engine.layers)
+            loss = self.engine.part(first, self.run.training.z_loss)
         assert loss.objective.requires_grad
         return alive.bytes(list(self.engine.part.parameters()))
 

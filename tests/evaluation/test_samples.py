@@ -10,6 +10,7 @@ from toys import tiny_model
 
 from armd_dist.errors import EvaluationError
 from armd_dist.evaluation.held_out import held_out_texts, references
+from armd_dist.evaluation.journal import Journal, Text
 from armd_dist.evaluation.samples import Asked, check_asked, draw, make_sample
 from armd_dist.generation.generate import answer
 from armd_dist.generation.requests import Ordering, Request, prepare
@@ -83,6 +84,32 @@ def test_time_is_told_and_the_warm_up_is_not_counted(
     assert done == [2, 2, 1]
     assert drawn.tokens_per_second == 5 * 8 / 3  # each of three batches took from one tick to the next
     assert next(clock) == 6, "nobody else looked at the clock"
+
+
+def test_samples_go_on_where_they_were_killed(model: ARMD, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Batches that are there are not written again; those of other streams, weights or prompts do not count."""
+    asked, file = replace(ASKED, batch_size=2), tmp_path / "samples.jsonl"
+    kept = (Journal[Text](file), {"weights": "a"})
+    whole = draw(model, tokenizer, prompts(3), 2, asked)
+
+    def die(_: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        draw(model, tokenizer, prompts(3), 2, asked, die, kept)
+    first = file.read_text()
+    file.write_text(first + '{"key": "to')
+    assert draw(model, tokenizer, prompts(3), 2, asked, None, kept).samples == whole.samples
+    assert file.read_text().startswith(first)
+    assert file.read_text().count("\n") == 3, "5 texts are 3 batches"
+    for others in (
+        lambda: draw(model, tokenizer, prompts(3), 4, asked, None, kept),
+        lambda: draw(model, tokenizer, prompts(3), 2, asked, None, (kept[0], {"weights": "b"})),
+        lambda: draw(model, tokenizer, prompts(2), 2, asked, None, kept),
+    ):
+        lines = file.read_text().count("\n")
+        others()
+        assert file.read_text().count("\n") == lines + 3
 
 
 def test_a_text_is_cut_into_documents(tokenizer: Tokenizer) -> None:

@@ -37,6 +37,7 @@ SWITCHES = [
     "model.query_place=previous",
     "model.tie_embeddings=false",
     "model.hidden_dropout=0.3",
+    "model.mup_base_width=8",
 ]
 
 

@@ -74,6 +74,18 @@ def test_problems_of_the_base_are_told(tmp_path: Path) -> None:
     ]
 
 
+def test_under_mup_every_size_has_the_rate_of_the_base(tmp_path: Path) -> None:
+    runs = planned(tmp_path, settings={"model.mup_base_width": 32}, objectives=ALL)
+    assert {one.run.training.learning_rate for one in runs} == {1e-2}
+    assert {one.run.model.mup_base_width for one in runs} == {32}
+    assert {one.run.model.hidden_size for one in runs} == {32, 48, 64}
+    twice = {"width_per_layer": 16, "head_width": 16, "learning_rate_power": 0.5}
+    assert problems(tmp_path, settings={"model.mup_base_width": 32}, ladder=twice) == [
+        "ladder.learning_rate_power=0.5: lowers the learning rate with the width, which model.mup_base_width=32 does "
+        "for each weight; leave one of the two out"
+    ]
+
+
 def test_one_dial_makes_the_network(tmp_path: Path) -> None:
     runs = planned(tmp_path, objectives=ALL, budgets={"tokens_per_parameter": [0.3]})
     assert [one.name for one in runs[:3]] == [f"armd-depth{depth}-0.3x-seed0" for depth in (2, 3, 4)]

@@ -33,6 +33,7 @@ class ArmdConfig(PretrainedConfig):
         rope_theta: float = 10_000.0,
         norm_eps: float = 1e-5,
         init_std: float = 0.02,
+        mup_base_width: int | None = None,
         pad_vocab_to: int = 1,
         trained: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -49,13 +50,12 @@ class ArmdConfig(PretrainedConfig):
         self.activation = activation
         self.normalization, self.bias = normalization, bias
         self.two_stream_layers = two_stream_layers
-        self.query_context = query_context
+        self.query_context, self.query_place = query_context, query_place
         self.position_embedding = position_embedding
-        self.query_place = query_place
         self.hidden_dropout = hidden_dropout
         self.tie_embeddings = tie_embeddings
         self.rope_theta = rope_theta
-        self.norm_eps, self.init_std = norm_eps, init_std
+        self.norm_eps, self.init_std, self.mup_base_width = norm_eps, init_std, mup_base_width
         self.pad_vocab_to = pad_vocab_to
         self.trained = trained or {}
         # The network ties its own weights; transformers must not do it a second time. No cache of its is used either.
