@@ -39,7 +39,8 @@ test: $(READY)
 parity: $(READY)
 	$(BIN)/pytest -m 'grid or not grid' tests/distributed/test_grid.py tests/distributed/test_twins.py \
 		tests/distributed/test_torture.py tests/distributed/test_topologies.py tests/distributed/test_health.py \
-		tests/distributed/test_rewinding.py tests/serving/test_fuzz.py
+		tests/distributed/test_rewinding.py tests/serving/test_fuzz.py \
+		tests/benchmarks/test_coordinates.py tests/benchmarks/test_gpu_train.py
 
 torture: $(READY)
 	$(BIN)/pytest -s -m torture tests/distributed/test_torture.py

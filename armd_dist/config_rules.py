@@ -10,6 +10,7 @@ def cross_problems(run: Run, world_size: int | None = None) -> list[Problem]:
     """Rules that tie several settings together."""
     problems = _model_problems(run) + _data_problems(run) + _orders_problems(run) + _schedule_problems(run)
     problems += _checkpoint_problems(run) + _health_problems(run) + _parallel_problems(run)
+    problems += _logging_problems(run)
     return problems + (_world_problems(run, world_size) if world_size is not None else [])
 
 
@@ -148,6 +149,11 @@ def _health_problems(run: Run) -> list[Problem]:
     if run.health.rewind and run.health.spike_factor is None:
         return [Problem("health.rewind", True, "needs health.spike_factor, which finds the spikes", "set it to 10")]
     return []
+
+
+def _logging_problems(run: Run) -> list[Problem]:
+    fault = run.logging.profile_fault(run.training.stop_at or run.training.steps)
+    return [Problem("logging.profile", run.logging.profile, *fault)] if fault else []
 
 
 def _parallel_problems(run: Run) -> list[Problem]:

@@ -105,7 +105,7 @@ def make_config(width: int, parametrization: Parametrization, **changes: Any) ->
 def adam(model: nn.Module, config: ModelConfig, eps: float = 1e-8) -> torch.optim.AdamW:
     """As training makes it."""
     named = ((name, each, each.dim()) for name, each in model.named_parameters())
-    return torch.optim.AdamW(parameter_groups(named, config, 0.0), eps=eps / width_ratio(config))
+    return torch.optim.AdamW(parameter_groups(named, config, 0.0, {}), eps=eps / width_ratio(config))
 
 
 def passed(config: ModelConfig, steps: int, rate: float, seed: int) -> list[dict[str, Tensor]]:

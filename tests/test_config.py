@@ -163,3 +163,22 @@ def test_default_of_a_broken_setting_is_no_reason_to_blame_another(
     """Left out to check the rest, it takes its default: a value that the user never wrote."""
     sections = others | {section: others.get(section, {}) | {name: value}}
     assert [message.split("=")[0] for message in problems(path, tree(**sections))] == [f"{section}.{name}"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "wanted"),
+    [
+        ("12-10", "names no steps, which count from 1; give the first and the last one: 10-12"),
+        ("0-3", "names no steps, which count from 1; give the first and the last one: 10-12"),
+        ("ten", "names no steps, which count from 1; give the first and the last one: 10-12"),
+        ("99-101", "goes on behind step 100, the last one; end at 100 or before"),
+        ("1-30", "are 30 steps, whose trace nothing could open; trace 20 at most"),
+    ],
+)
+def test_steps_that_cannot_be_profiled(path: Path, asked: str, wanted: str) -> None:
+    assert problems(path, tree(), [f"logging.profile={asked}"]) == [f"logging.profile={asked}: {wanted}"]
+
+
+def test_steps_to_profile_are_one_or_a_range(path: Path) -> None:
+    for asked, steps in (("7", range(7, 8)), ("10-12", range(10, 13))):
+        assert load(path, tree(), [f"logging.profile={asked}"]).logging.profiled_steps == steps

@@ -20,7 +20,13 @@ def num_parameters(config: ModelConfig, padded: bool = False) -> int:
         distances = config.max_sequence_length + 1 if config.query_context in ("neighbours", "both") else 0
         extra = _context_matrices(config) + distances * hidden
     layer = layer_split(config) + layer_whole(config)
-    return embeddings * hidden + extra + config.num_layers * layer + last_norm(config)
+    heads = 2 * (layer + order_head_whole(config)) if config.learned_order else 0
+    return embeddings * hidden + extra + config.num_layers * layer + last_norm(config) + heads
+
+
+def order_head_whole(config: ModelConfig) -> int:
+    """Weights of a learned order's head beside those of its layer: the MLP and its norm, which every process has."""
+    return last_norm(config) + config.hidden_size**2 + config.hidden_size
 
 
 def layer_split(config: ModelConfig) -> int:
@@ -52,10 +58,12 @@ def forward_flops(config: ModelConfig, length: int, block_length: int | None = N
 
 
 def flops_by_layers(config: ModelConfig, length: int, block_length: int | None = None) -> list[int]:
-    """`forward_flops` of every layer from the bottom; what embeds is in the first one, and the head in the last."""
+    """`forward_flops` of every layer from the bottom; what embeds is in the first one, the head in the last, and there
+    too the one that follows a learned order."""
     costs = _denoiser_layers(config, length, block_length) if config.network == "denoiser" else _layers(config, length)
     costs[0] += 0 if config.network == "denoiser" else _context_flops(config, length)
     costs[-1] += 2 * length * config.hidden_size * config.padded_vocab_size
+    costs[-1] += _order_head_flops(config, length) if config.learned_order else 0
     return costs
 
 
@@ -77,14 +85,25 @@ def _denoiser_layers(config: ModelConfig, length: int, block_length: int | None)
     return [of_clean + of_text] * (config.num_layers - 1) + [of_text + clean_keys]
 
 
+def _order_head_flops(config: ModelConfig, length: int) -> int:
+    return _layer_flops(config, length, keys=length) + 2 * length * (config.hidden_size**2 + config.hidden_size)
+
+
 def forward_flops_per_token(config: ModelConfig, length: int, block_length: int | None = None) -> float:
     """`forward_flops` for each of the `length` tokens of the text; a denoiser is scored on the masked ones alone."""
     return forward_flops(config, length, block_length) / length
 
 
 def training_flops_per_token(config: ModelConfig, length: int, block_length: int | None = None) -> float:
-    """Forward and backward pass: 3 x forward, as each product has two in its gradient. Nothing is recomputed."""
-    return 3 * forward_flops_per_token(config, length, block_length)
+    """Forward and backward pass: 3 x forward, as each product has two in its gradient. Nothing is recomputed.
+
+    A learned order has three passes through the network: two of masked texts, each of them so; and one of the text,
+    which keeps no gradient and needs no logits, for the head that reads it.
+    """
+    masked = 3 * forward_flops_per_token(config, length, block_length)
+    if not config.learned_order:
+        return masked
+    return 2 * masked + (sum(_denoiser_layers(config, length, None)) + 3 * _order_head_flops(config, length)) / length
 
 
 def _layer_flops(config: ModelConfig, rows: int, keys: int) -> int:

@@ -23,7 +23,7 @@ class OrderHead(Layer):
 
     def __init__(self, config: ModelConfig, layers: Layers) -> None:
         super().__init__(config, layers)
-        self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization)
+        self.norm = layers.norm(config.hidden_size, config.norm_eps, config.normalization, config.bias)
         self.inner = layers.whole(config.hidden_size, config.hidden_size)
         self.activation = nn.GELU(approximate="tanh")
         self.score = layers.whole(config.hidden_size, 1)

@@ -10,25 +10,23 @@ from armd_dist.model.parametrization import rate_multiplier
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, Tensor, int]],
-    config: ModelConfig,
-    weight_decay: float,
-    of_parts: Mapping[str, float] | None = None,
+    named: Iterable[tuple[str, Tensor, int]], config: ModelConfig, weight_decay: float, parts: Mapping[str, float]
 ) -> list[dict[str, Any]]:
     """Groups for torch's AdamW, each with `multiplier`, by which the schedule's rate is multiplied.
 
-    named: (name in the whole network, parameter, its dimensions); of_parts: what is multiplied on top, by how the names
-    of a part's parameters begin. Matrices decay, norms and biases do not. AdamW
-    multiplies the decay by the group's rate, so it is divided by the multiplier: a step takes the same share of every
-    matrix at every width (our choice, and what the package of muP's authors does).
+    named: (name in the whole network, parameter, its dimensions); parts: how many times the rate a part of the network
+    has, by the beginning of its names. Matrices decay, norms and biases do not. AdamW multiplies the decay by the
+    group's rate, so it is divided by what the width makes of that: a step takes the same share of a matrix at every
+    width (our choice, and what the package of muP's authors does).
     """
-    groups: dict[tuple[bool, float], list[Tensor]] = {}
+    groups: dict[tuple[bool, float, float], list[Tensor]] = {}
     for name, parameter, dims in named:
-        of_part = next((rate for part, rate in (of_parts or {}).items() if name.startswith(part)), 1.0)
-        groups.setdefault((dims > 1, rate_multiplier(name, dims, config) * of_part), []).append(parameter)
+        part = next((rate for beginning, rate in parts.items() if name.startswith(beginning)), 1.0)
+        groups.setdefault((dims > 1, rate_multiplier(name, dims, config), part), []).append(parameter)
     return [
-        {"params": groups[key], "multiplier": key[1], "weight_decay": weight_decay / key[1] if key[0] else 0.0}
+        {"params": groups[key], "multiplier": width * part, "weight_decay": weight_decay / width if decays else 0.0}
         for key in sorted(groups, reverse=True)
+        for decays, width, part in (key,)
     ]
 
 

@@ -120,11 +120,10 @@ def _parameter_groups(model: Part, run: Run) -> list[dict[str, Any]]:
     Under muP a stage without embeddings has one kind less. There the largest is halved: which is which does not matter.
     """
     training = run.training
+    heads = {"forward_order.": training.forward_order_rate, "reverse_order.": training.reverse_order_rate}
     named = ((name, parameter, len(local_shape(parameter))) for name, parameter in model.weights())
-    of_heads = {"forward_order.": training.forward_order_rate, "reverse_order.": training.reverse_order_rate}
-    groups = parameter_groups(named, run.model, training.weight_decay, of_heads)
-    device = next(model.parameters()).device
-    most = torch.tensor(len(groups), device=device)
+    groups = parameter_groups(named, run.model, training.weight_decay, heads)
+    most = torch.tensor(len(groups), device=next(model.parameters()).device)
     dist.all_reduce(most, dist.ReduceOp.MAX, group=parallel_state.get_pipeline_model_parallel_group())
     for _ in range(int(most) - len(groups)):
         first = max(groups, key=lambda group: len(group["params"]))

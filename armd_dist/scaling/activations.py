@@ -5,7 +5,7 @@ Counted as on CUDA: the flash kernels keep queries, keys, values, their result a
 keep nothing. The tests hold this against autograd's saved tensors.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from armd_dist.model.config import ModelConfig
 from armd_dist.run import Run
@@ -44,6 +44,22 @@ class _Rows:
 def kept_by_layers(run: Run) -> list[Kept]:
     """Every layer of the network, from the bottom."""
     return [_layer(run, number, rows) for number, rows in enumerate(_stack(run))]
+
+
+def kept_by_order_heads(run: Run) -> list[Kept]:
+    """The heads of a learned order, each a layer and an MLP: of the text, and of what two maskings leave of it."""
+    if not run.model.learned_order:
+        return []
+    model, size, twice = run.model, element_size(run), _tokens(run)
+    found = []
+    for number, (name, rows) in enumerate((("head of the text", twice // 2), ("head of masked texts", twice))):
+        layer = _layer(run, model.num_layers + number, _Rows(name, rows, rows, rows, rows))
+        # Of the norm and the MLP inputs and results. The last norm of the network has what the second head reads.
+        more = size * rows * model.hidden_size * (4 - number) + FP32 * _statistics(model) * rows
+        more += 0 if model.position_embedding == "learned" else size * rows * model.head_dim
+        cheap = 2 * size * rows * model.hidden_size
+        found.append(replace(layer, kept=layer.kept + more, selective=layer.selective + more - cheap))
+    return found
 
 
 def kept_by_embedding(run: Run) -> int:
@@ -111,13 +127,18 @@ def rows_through(run: Run) -> list[tuple[int, int]]:
 
 def _tokens(run: Run) -> int:
     """Predicted tokens of one micro-batch: rows of one stream."""
-    return run.training.micro_batch_size * run.data.sequence_length
+    return _texts(run) * run.data.sequence_length
+
+
+def _texts(run: Run) -> int:
+    """A learned order masks each of them twice."""
+    return run.training.micro_batch_size * (2 if run.model.learned_order else 1)
 
 
 def _stack(run: Run) -> list[_Rows]:
     model, tokens = run.model, _tokens(run)
     if model.network == "denoiser":
-        rows = tokens + run.training.micro_batch_size * _clean_rows(run)
+        rows = tokens + _texts(run) * _clean_rows(run)
         last = _Rows("last of a denoiser", tokens, rows, rows, rows)
         return [_Rows("denoiser", rows, rows, rows, rows)] * (model.num_layers - 1) + [last]
     assert model.two_stream_layers is not None, "ModelConfig fills it"

@@ -80,17 +80,20 @@ def _hidden_states(run: Run, rank: int, mine: list[Stage]) -> float:
     gathers what was read once more in the backward pass. A recomputed layer goes forward twice.
     """
     rows = [each for stage in mine for each in rows_through(run)[stage.first : stage.last]]
+    tokens = run.training.micro_batch_size * run.data.sequence_length
+    if run.model.learned_order:
+        rows += [(2 * tokens, 2 * tokens), (tokens, tokens)]  # its heads
     wrote = sum(2 * attending for attending, _ in rows)
     read = sum(2 * attending + keys for attending, keys in rows)
     forward = wrote + read if run.parallel.sequence else 2 * wrote
     backward = wrote + 2 * read if run.parallel.sequence else 2 * read
     if run.parallel.recompute_at(rank) == "full":
         forward *= 2
+    if run.model.learned_order:  # the pass of the text, whose rows are half of those of the masked ones
+        forward += sum(2 * attending for attending, _ in rows_through(run))
     looked_up = 1  # the text's own embeddings, and both neighbours'
     if run.model.network == "armd" and run.model.query_context in ("neighbours", "both"):
         looked_up = 3
     # The look-ups are with the first stage, the head with the last one.
-    ends = (
-        2 * (looked_up * mine[0].embeds + mine[-1].predicts) * run.training.micro_batch_size * run.data.sequence_length
-    )
+    ends = 2 * (looked_up * mine[0].embeds + mine[-1].predicts) * tokens * (2 if run.model.learned_order else 1)
     return float(element_size(run) * run.model.hidden_size * (forward + backward + ends))

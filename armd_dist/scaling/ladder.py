@@ -17,8 +17,9 @@ HEADLINE: dict[Objective, str] = {
     "ar": "left_to_right",
     "mdm": "masked_diffusion",
     "bd3lm": "block_diffusion",
+    "lomdm": "learned_order",
 }
-BOUNDS: tuple[Objective, ...] = ("mdm", "bd3lm")
+BOUNDS: tuple[Objective, ...] = ("mdm", "bd3lm", "lomdm")
 BLOCK_LENGTH = 4  # of BD3-LM where the base names none, as in its paper
 
 
@@ -43,6 +44,7 @@ def sized(base: Run, ladder: LadderConfig, depth: int, objective: Objective, sha
     tree["model"]["ffn_hidden_size"] = _matching_width(
         ModelConfig.model_validate(tree["model"]), num_parameters(run.model)
     )
+    tree["model"] |= {"learned_order": objective == "lomdm"}  # its heads come on top of MDM's denoiser
     return check_tree(tree)
 
 

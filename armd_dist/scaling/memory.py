@@ -7,7 +7,7 @@ gradients accumulate in fp32, and every fp32 stage keeps the flat fp32 weights o
 from dataclasses import dataclass
 
 from armd_dist.model.config import ModelConfig
-from armd_dist.model.cost import last_norm, layer_split, layer_whole
+from armd_dist.model.cost import last_norm, layer_split, layer_whole, order_head_whole
 from armd_dist.model.stages import Stage, whole
 from armd_dist.parallel.config import Recompute
 from armd_dist.parallel.stages import stages_of
@@ -20,6 +20,7 @@ from armd_dist.scaling.activations import (
     kept_by_embedding,
     kept_by_head,
     kept_by_layers,
+    kept_by_order_heads,
     logits_peak,
 )
 
@@ -84,6 +85,9 @@ def parameters_of(model: ModelConfig, tensor: int, stages: list[Stage]) -> int:
         unsplit += ((model.num_positions + distances) * hidden + maps * hidden**2) * stage.embeds
         unsplit += last_norm(model) * stage.predicts
         split += layers * layer_split(model) + tables * model.padded_vocab_size * hidden
+    if model.learned_order:
+        unsplit += 2 * (layer_whole(model) + order_head_whole(model))
+        split += 2 * layer_split(model)
     return unsplit + split // tensor
 
 
@@ -117,6 +121,7 @@ def _memory(run: Run, data_size: int, rank: int, network: list[Kept]) -> Memory:
     average = FP32 * share if run.training.ema_decay is not None else 0  # a share at stage 0 too
     layers = [layer for part in mine for layer in network[part.first : part.last]]
     predicts = mine[-1].predicts
+    layers += kept_by_order_heads(run)
     embedding = kept_by_embedding(run) if mine[0].embeds else kept_by_angles(run)
     head = kept_by_head(run) if predicts else 0
     passes, recompute = _passes_at_once(run, data_size, rank), parallel.recompute_at(rank)

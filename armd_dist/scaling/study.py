@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from yaml import YAMLError
 
 from armd_dist.errors import ConfigError, Problem
@@ -22,13 +22,7 @@ def _once(values: list[Any]) -> list[Any]:
     return values
 
 
-def _trainable(name: Any) -> Any:
-    if name == "lomdm":
-        raise ValueError("cannot be trained by this version; leave it out")
-    return name
-
-
-Objective = Annotated[Literal["armd", "ar", "mdm", "bd3lm"], BeforeValidator(_trainable)]
+Objective = Literal["armd", "ar", "mdm", "bd3lm", "lomdm"]
 
 
 class LadderConfig(BaseModel):

@@ -1,10 +1,12 @@
 """Settings of a training run: data, schedule, checkpoints, logging."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+MOST_PROFILED = 20  # a trace has every kernel of every step
 
 
 class RunConfig(BaseModel):
@@ -190,6 +192,11 @@ class HealthConfig(BaseModel):
     max_rewinds: int = Field(3, ge=1, description="Rewinds to one checkpoint; one more stops training.")
 
 
+def _as_text(value: Any) -> Any:
+    """A single step is a number to YAML."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 class LoggingConfig(BaseModel):
     model_config = STRICT
 
@@ -198,3 +205,28 @@ class LoggingConfig(BaseModel):
         "auto", description="auto: online where a key is set, else offline into run.dir."
     )
     project: str = "armd"
+    profile: Annotated[str | None, BeforeValidator(_as_text)] = Field(
+        None,
+        description="Steps to trace with torch's profiler, counted from 1: 10-12, a few of them behind the warm-up of "
+        "kernels. The first process of each pipeline stage writes run.dir/profile/steps-10-12-rank-N.json.gz, which "
+        "ui.perfetto.dev and chrome://tracing open. These steps are slower. null: none.",
+    )
+
+    @property
+    def profiled_steps(self) -> range | None:
+        """The steps of `profile`, from 1; None where it names none."""
+        found = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", self.profile or "")
+        return range(int(found[1]), int(found[2] or found[1]) + 1) if found else None
+
+    def profile_fault(self, last: int) -> tuple[str, str] | None:
+        """What is wrong with `profile` in a run that ends with step `last`, and what would be right."""
+        steps = self.profiled_steps
+        if self.profile is None:
+            return None
+        if not steps or steps[0] < 1:
+            return "names no steps, which count from 1", "give the first and the last one: 10-12"
+        if steps[-1] > last:
+            return f"goes on behind step {last}, the last one", f"end at {last} or before"
+        if len(steps) > MOST_PROFILED:
+            return f"are {len(steps)} steps, whose trace nothing could open", f"trace {MOST_PROFILED} at most"
+        return None

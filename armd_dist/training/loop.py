@@ -19,6 +19,7 @@ from armd_dist.training.batches import Batches, Begun
 from armd_dist.training.curves import Curves
 from armd_dist.training.health import Health
 from armd_dist.training.metrics import Metrics, StepMetrics, Stopwatch
+from armd_dist.training.profiling import Profiler
 from armd_dist.training.rewind import Rewind
 from armd_dist.training.run_lock import RunLock
 from armd_dist.training.saving import Saver, restore
@@ -78,12 +79,13 @@ def _train(
     with (
         Metrics(run, first, last, curves) if topology.is_main else nullcontext() as metrics,
         Saver(engine, data.manifest, newest=first if origin is not None else None) as saver,
+        Profiler(run, topology) as profiler,
     ):
         health = Health(engine, saver, first)
         while True:
             batches = Batches(run, data, topology.data_rank, topology.data_size, begun)
             ledger = open_ledger(run, topology, data, begun)
-            loop = Loop(engine, batches, validation, check, ledger, saver, metrics, guard.heart, health)
+            loop = Loop(engine, batches, validation, check, ledger, saver, metrics, guard.heart, health, profiler)
             ended = loop.run(begun.step, last, signals)
             if not isinstance(ended, Rewind):
                 return ended
@@ -108,6 +110,7 @@ class Loop:
     metrics: Metrics | None
     heart: Heart | None
     health: Health
+    profiler: Profiler
 
     def run(self, first: int, last: int, signals: StopSignals) -> Stopped | Rewind | None:
         """Steps `first` to `last` - 1 (0-based). Where a signal or a spike comes first: where to go on."""
@@ -115,7 +118,8 @@ class Loop:
         self.watch = Stopwatch(config.training.global_batch_size * config.data.sequence_length)
         enter("reading data", step=first + 1)
         for step, micro_batches in enumerate(self.batches.from_step(first, last), start=first):
-            spikes = self._step(step, micro_batches, last=step + 1 == last)
+            with self.profiler.step(step + 1):
+                spikes = self._step(step, micro_batches, last=step + 1 == last)
             agreed = agree(signals.received, self.saver.ended, spikes)
             if agreed.written:
                 self.saver.land()
@@ -130,6 +134,7 @@ class Loop:
             if agreed.signal and step + 1 < last:
                 self.saver.land()
                 return Stopped(step + 1, agreed.signal, step_folder(Path(config.run.dir), step + 1))
+            self.profiler.after(step + 1)
             enter("reading data", step=step + 2)
         enter("finishing")
         return None

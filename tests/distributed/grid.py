@@ -37,6 +37,7 @@ LEARNED = {
     "model.learned_order": True,
     "training.forward_order_rate": 0.5,
     "training.reverse_order_rate": 2.0,
+    "training.z_loss": 1e-3,
 }
 PACKED = {"data.path": "documents"}
 APART = PACKED | {"data.attention": "within_document"}
@@ -75,6 +76,7 @@ QUICK: dict[str, tuple[int, str, Legs]] = {
     "tensor_2_sequence_within_document": (2, "apart", [SEQUENCE | APART]),
     "tensor_2_learned": (2, "learned", [TENSOR | LEARNED]),
     "data_2_zero_1_learned": (2, "learned", [zero(1) | LEARNED]),
+    "learned_and_resumed": (1, "learned", [LEARNED, LEARNED]),
     "pipeline_2_within_document": (2, "apart", [PIPELINE | APART]),
     "pipeline_2": (2, "plain", [PIPELINE]),
     "pipeline_2_virtual_2": (2, "deep", [VIRTUAL]),

@@ -72,6 +72,10 @@ def test_layouts_agree_with_one_process(name: str, quick: Found) -> None:
     agree(quick[name], quick[QUICK[name][1]], TOLERANCE, TOLERANCE, TOLERANCE)
 
 
+def test_a_learned_order_resumes_to_the_last_digit(quick: Found) -> None:
+    agree(quick["learned_and_resumed"], quick["learned"], 0, 0, 0)
+
+
 def test_documents_apart_are_another_thing_to_learn(quick: Found) -> None:
     assert (quick["apart"]["curve"] - quick["packed"]["curve"]).abs().amin(0).min() > 1e-4
 

@@ -18,6 +18,8 @@ from armd_dist.model.cost import (
 from armd_dist.model.denoiser import Denoiser, lay_out_masked
 from armd_dist.model.initialization import initialize
 from armd_dist.model.layers import PlainLayers
+from armd_dist.model.learned_order import LearnedOrderDenoiser
+from armd_dist.objectives.learned_order import learned_order_batch
 from armd_dist.objectives.likelihood import token_nll
 from armd_dist.orders.schemes import left_to_right, strided
 
@@ -104,6 +106,23 @@ def test_denoiser(name: str, block_length: int | None) -> None:
     masked = torch.arange(LENGTH).expand(2, -1) % 3 == 0
     layout = lay_out_masked(rows.ids, masked, block_length or LENGTH, BOS)
     assert counted(model, layout, rows.ids) == 2 * forward_flops(config, LENGTH, block_length)
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_learned_order(name: str) -> None:
+    """A step is three passes through the backbone, of which one keeps no gradient and has no logits."""
+    config = tiny_config(network="denoiser", learned_order=True, **SWITCHES[name])
+    model = LearnedOrderDenoiser(config, PlainLayers())
+    initialize(model, config, seed=0)
+    assert num_parameters(config, padded=True) == sum(p.numel() for p in model.parameters())
+    ids = torch.arange(2 * LENGTH).view(2, LENGTH) % 5
+    batch = learned_order_batch(ids, 0, [0, 1], BOS)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.read(batch.layout)
+    assert counter.get_total_flops() == 2 * forward_flops(config, LENGTH)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        batch.loss(model).objective.backward()
+    assert counter.get_total_flops() == pytest.approx(2 * LENGTH * training_flops_per_token(config, LENGTH), rel=1e-12)
 
 
 def test_share_of_a_second_stream() -> None:

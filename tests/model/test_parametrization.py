@@ -91,7 +91,7 @@ def test_scores_are_8_over_the_width_of_a_head_and_logits_fall_with_the_width() 
 def test_groups_have_rates_and_shares_of_decay() -> None:
     config = tiny_config(hidden_size=64, mup_base_width=16)
     named = dict(ARMD(config, PlainLayers()).named_parameters())
-    groups = parameter_groups(((name, each, each.dim()) for name, each in named.items()), config, weight_decay=0.1)
+    groups = parameter_groups(((name, each, each.dim()) for name, each in named.items()), config, 0.1, {})
     set_learning_rate(groups, 1e-3)
     found = {id(each): (group["lr"], group["weight_decay"]) for group in groups for each in group["params"]}
     assert len(groups) == 3
@@ -105,8 +105,24 @@ def test_groups_have_rates_and_shares_of_decay() -> None:
 def test_without_mup_there_are_matrices_and_vectors() -> None:
     config = tiny_config()
     named = list(ARMD(config, PlainLayers()).named_parameters())
-    groups = parameter_groups(((name, each, each.dim()) for name, each in named), config, weight_decay=0.1)
+    groups = parameter_groups(((name, each, each.dim()) for name, each in named), config, 0.1, {})
     matrices = [each for _, each in named if each.dim() > 1]
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert all(one is other for one, other in zip(groups[0]["params"], matrices, strict=True))
     assert {group["multiplier"] for group in groups} == {1.0}
+
+
+def test_a_part_of_the_network_may_have_a_rate_of_its_own() -> None:
+    config = tiny_config(hidden_size=64, mup_base_width=16, network="denoiser")
+    model = LearnedOrderDenoiser(config, PlainLayers())
+    named = ((name, each, each.dim()) for name, each in model.named_parameters())
+    groups = parameter_groups(named, config, 0.1, {"forward_order.": 0.5, "reverse_order.": 3.0})
+    found = {id(each): (group["multiplier"], group["weight_decay"]) for group in groups for each in group["params"]}
+    for name, wanted in (
+        ("forward_order.score.weight", (0.125, 0.4)),
+        ("forward_order.norm.weight", (0.5, 0)),
+        ("reverse_order.inner.weight", (0.75, 0.4)),
+        ("stack.0.mlp.up.weight", (0.25, 0.4)),
+        ("mask.weight", (1.0, 0.1)),
+    ):
+        assert found[id(model.get_parameter(name))] == pytest.approx(wanted), name

@@ -17,10 +17,18 @@ from armd_dist.model.armd import ARMD
 from armd_dist.model.denoiser import Denoiser, lay_out_masked
 from armd_dist.model.layers import PlainLayers
 from armd_dist.model.layout import Layout
+from armd_dist.model.learned_order import LearnedOrderDenoiser
+from armd_dist.objectives.learned_order import hide_twice, lay_out_known
 from armd_dist.orders.schemes import left_to_right
 from armd_dist.parallel.recompute import keep_no_cheap_results
 from armd_dist.run import Run
-from armd_dist.scaling.activations import kept_by_embedding, kept_by_head, kept_by_layers, logits_peak
+from armd_dist.scaling.activations import (
+    kept_by_embedding,
+    kept_by_head,
+    kept_by_layers,
+    kept_by_order_heads,
+    logits_peak,
+)
 
 TOLERANCE = 0.03
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -228,3 +236,15 @@ def test_denoiser(window: int | None, dropout: float, attention: str, run_with: 
     found, _ = kept(model, partial(model, layout))
     expected = sum(layer.kept for layer in kept_by_layers(run)) + kept_by_embedding(run) + kept_by_head(run)
     assert found == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.usefixtures("as_on_cuda")
+@pytest.mark.parametrize("name", ["default", "dropout", "learned", "bias"])
+def test_learned_order(name: str, run_with: Runs) -> None:
+    run = run_with(model=SWITCHES[name] | {"network": "denoiser", "learned_order": True})
+    model = LearnedOrderDenoiser(run.model, PlainLayers()).to(torch.bfloat16)
+    text = lay_out_known(rows_of(left_to_right(64), batch=run.training.micro_batch_size, vocab=200).ids, BOS)
+    twice = hide_twice(text, torch.arange(64).expand(2 * run.training.micro_batch_size, -1) % 3 == 0)
+    found, _ = kept(model, lambda: (model.order_of_text(text), model.read(twice)))
+    expected = sum(layer.kept for layer in (*kept_by_layers(run), *kept_by_order_heads(run)))
+    assert found == pytest.approx(expected + kept_by_embedding(run) + kept_by_head(run), rel=TOLERANCE)

@@ -9,9 +9,8 @@ import pytest
 from ranks import on_ranks
 from torch import nn
 
-from armd_dist.model.armd import ARMD
-from armd_dist.model.denoiser import Denoiser
 from armd_dist.model.layers import PlainLayers
+from armd_dist.model.network import make_network
 from armd_dist.run import Run
 from armd_dist.scaling.memory import BUCKET, Memory, local_parameters, memory_of
 
@@ -27,6 +26,7 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "both": {"query_context": "both"},
     "none": {"query_context": "none"},
     "denoiser": {"network": "denoiser"},
+    "learned_order": {"network": "denoiser", "learned_order": True, "bias": True, "normalization": "layernorm"},
 }
 
 
@@ -47,7 +47,7 @@ class Half(PlainLayers):
 @pytest.mark.parametrize("name", SWITCHES)
 def test_parameters_of_a_process(name: str, layers: type[PlainLayers], run_with: Runs) -> None:
     model = run_with(model=SWITCHES[name]).model
-    made = (Denoiser if model.network == "denoiser" else ARMD)(model, layers())
+    made = make_network(model, layers())
     assert local_parameters(model, 1 if layers is PlainLayers else 2) == sum(p.numel() for p in made.parameters())
 
 

@@ -19,7 +19,7 @@ from armd_dist.scaling.plan import changed, make_plan
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ONE_PIECE = ["parallel.tensor=1", "parallel.sequence=false", "parallel.pipeline=1"]
-SHIPPED = [("armd_125m", 8), ("armd_345m", 8), ("armd_1b", 16), ("armd_7b", 64)]
+SHIPPED = [("armd_125m", 8), ("lomdm_125m", 8), ("armd_345m", 8), ("armd_1b", 16), ("armd_7b", 64)]
 Runs = Callable[..., Run]
 
 

@@ -1,6 +1,8 @@
 """The validation loss: of held-out text, always the same samples, and without effect on training."""
 
+import gzip
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,9 +31,23 @@ def measured(tiny_config: Path, dataset: Path, tmp_path_factory: pytest.TempPath
     """The tiny run under a pipeline, with a validation loss."""
     folder = tmp_path_factory.mktemp("measured") / "run"
     settings = [f"validation.path={dataset / 'held_out'}", f"validation.every={EVERY}", f"validation.batches={BATCHES}"]
-    done = armd("train", tiny_config, f"run.dir={folder}", *settings, "parallel.pipeline=2", processes=2)
+    settings += ["parallel.pipeline=2", "logging.profile=5-6"]
+    done = armd("train", tiny_config, f"run.dir={folder}", *settings, processes=2)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+def test_each_stage_has_a_trace_of_the_steps_that_are_profiled(measured: Path) -> None:
+    files = sorted((measured / "profile").iterdir())
+    assert [file.name for file in files] == [f"steps-5-6-rank-{rank}.json.gz" for rank in (0, 1)]
+    for file in files:
+        with gzip.open(file) as stream:
+            events = [event for event in json.load(stream)["traceEvents"] if event.get("ph") == "X"]
+        names = {event["name"] for event in events}
+        assert {name for name in names if re.fullmatch(r"step \d+", name)} == {"step 5", "step 6"}
+        assert {"aten::mm", "Optimizer.step#Adam.step"} <= names
+        (begins,), (ends,) = ([e["ts"] for e in events if e["name"] == f"step {step}"] for step in (5, 6))
+        assert begins < ends
 
 
 def test_it_is_measured_when_asked_for_and_at_the_end(measured: Path) -> None:
