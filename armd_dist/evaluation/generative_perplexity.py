@@ -102,8 +102,9 @@ def _read_batch(judge: Judge, texts: list[_Read], features: bool) -> Iterator[tu
     longest = max(len(text.ids) for text in texts)
     padded = [text.ids + [judge.end] * (longest - len(text.ids)) for text in texts]
     ids = torch.tensor(padded, device=judge.model.device)
-    out = judge.model(input_ids=ids, **({"output_hidden_states": True} if features else {}))
-    hidden = getattr(out, "hidden_states", None) if features else None
+    asked = features and judge.gives_states
+    out = judge.model(input_ids=ids, **({"output_hidden_states": True} if asked else {}))
+    hidden = out.hidden_states if asked else None
     for row, text in enumerate(texts):
         length = len(text.ids)
         nats = F.cross_entropy(out.logits[row, : length - 1].float(), ids[row, 1:length], reduction="none")

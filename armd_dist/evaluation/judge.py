@@ -17,7 +17,8 @@ class Judge:
     """A causal language model of Hugging Face, as it stands in a folder.
 
     context: tokens that it takes, None where its settings do not say. start: the token in front of each text, its
-    beginning of text, or its end where it has none; end: what stands between two documents of a sample.
+    beginning of text, or its end where it has none; end: what stands between two documents of a sample. gives_states:
+    whether it tells its hidden states.
     """
 
     path: str
@@ -27,6 +28,7 @@ class Judge:
     context: int | None
     start: int
     end: int
+    gives_states: bool
 
 
 def open_judge(path: Path, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False) -> Judge:
@@ -52,7 +54,8 @@ def open_judge(path: Path, dtype: str = "float32", device: str = "cpu", trust_re
     if start is None:
         raise EvaluationError(f"{where}: names no bos_token or eos_token, so that no first token can be judged")
     end = start if tokenizer.eos_token_id is None else tokenizer.eos_token_id
-    judge = Judge(str(path), model, tokenizer, dtype, _context(settings, tokenizer), start, end)  # type: ignore[arg-type]
+    context, states = _context(settings, tokenizer), _gives_states(model, start)
+    judge = Judge(str(path), model, tokenizer, dtype, context, start, end, states)  # type: ignore[arg-type]
     _check_causal(judge, where)
     return judge
 
@@ -99,6 +102,15 @@ def _context(settings: Any, tokenizer: Any) -> int | None:
     known = [getattr(settings, "max_position_embeddings", None), tokenizer.model_max_length]
     limits = [int(limit) for limit in known if limit is not None and 0 < limit < 1 << 40]
     return min(limits, default=None)
+
+
+@torch.no_grad()
+def _gives_states(model: Any, start: int) -> bool:
+    ids = torch.full((1, 1), start, device=model.device)
+    try:
+        return getattr(model(input_ids=ids, output_hidden_states=True), "hidden_states", None) is not None
+    except ValueError:  # how an export of ours refuses
+        return False
 
 
 @torch.no_grad()
