@@ -108,6 +108,8 @@ def differences(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 def verdict(found: list[float]) -> str:
     """What seeds say together: all of them, or nothing."""
+    if len(found) == 1:
+        return f"{found[0]:+.4f} nats a token, one seed, which says nothing of the noise"
     shown = f"{mean(found):+.4f} nats a token, seeds {min(found):+.4f} to {max(found):+.4f}"
     if max(found) < 0:
         return f"{shown}: below MDLM's with every seed"

@@ -28,6 +28,7 @@ def test_both_have_the_same_denoiser_and_data(chosen: Setting) -> None:
 
 
 def test_seeds_must_agree() -> None:
+    assert "one seed" in verdict([-0.2])
     assert verdict([-0.2, -0.1]).endswith("below MDLM's with every seed")
     assert verdict([0.2, 0.1]).endswith("above MDLM's with every seed")
     assert verdict([-0.2, 0.1]).endswith("no difference that seeds agree on")
