@@ -57,7 +57,7 @@ class Bad(Trainer):
             poison.on = False
         again, culprit = engine.repeat(parts)
         over_all = engine._over_all
-        engine._over_all = lambda mean: over_all(mean) * torch.nan  # type: ignore[method-assign]
+        engine._over_all = lambda means: (over_all(means)[0] * torch.nan, {})  # type: ignore[method-assign]
         finite.append(engine.train_step(parts, 1e-3).finite)
         engine._over_all = over_all  # type: ignore[method-assign]
         once = (again.finite, str(culprit))

@@ -60,7 +60,7 @@ class Back(Trainer):
 
     def _lose_an_update(self) -> None:
         over_all = self.engine._over_all
-        self.engine._over_all = lambda mean: over_all(mean) * torch.nan  # type: ignore[method-assign]
+        self.engine._over_all = lambda means: (over_all(means)[0] * torch.nan, {})  # type: ignore[method-assign]
         self.train([BEHIND.stop])
         self.engine._over_all = over_all  # type: ignore[method-assign]
 
