@@ -35,6 +35,8 @@ EXIT_CODE = 3
 GRACE_S = 2.0
 # What a process asked to end gets to hear why: torchrun asks all others as soon as one has died.
 TERMINATION_S = 3.0
+# Between a last word and the end: a connection that closes on words unread takes back what it has just sent.
+HEARD_S = 0.5
 
 
 class Watch:
@@ -215,6 +217,7 @@ class Watch:
             self._tell(self._pulse() | {"left": "was asked to end (SIGTERM)"})
             if self.heart is not None:
                 self.heart.end("failed", "was asked to end (SIGTERM)")
+            time.sleep(HEARD_S)
             os._exit(128 + signal.SIGTERM)
 
     def _end(self, text: str) -> NoReturn:
