@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 1200
 LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "one": (1, DEEP),
     "data_2_zero_2": (2, DEEP | zero(2)),
-    "tensor_2_pipeline_2": (4, DEEP | TENSOR | PIPELINE),
+    "tensor_2_pipeline_2_zero_1": (4, DEEP | TENSOR | PIPELINE | zero(1)),
     "pipeline_2_data_2_zero_1": (4, DEEP | PIPELINE | zero(1)),
     "tensor_4": (4, DEEP | {"parallel.tensor": 4}),
     "data_2_zero_3": (2, DEEP | zero(3)),
@@ -36,7 +36,7 @@ LAYOUTS: dict[str, tuple[int, dict[str, Any]]] = {
     "data_2_zero_2_bf16": (2, DEEP | zero(2) | BF16),
     "pipeline_2_data_2_zero_1_bf16": (4, DEEP | PIPELINE | zero(1) | BF16),
 }
-HUB = "tensor_2_pipeline_2"
+HUB = "tensor_2_pipeline_2_zero_1"
 SPOKES = ("one", "data_2_zero_2", "data_2_zero_2_bf16", "data_2_zero_3", "pipeline_2_data_2_zero_1", "tensor_4")
 BACK = ("one", "data_2_zero_2")
 PAIRS = [f"{source}_to_{target}" for source, target in product(LAYOUTS, LAYOUTS)]
